@@ -1,0 +1,74 @@
+"""The checkpoints that are known by name, as data. Reads no weights and imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUNDLED = "bundled"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be used as it is; the message says what the operator can do."""
+
+
+class Defaults(BaseModel):
+    """What a request gets that leaves the field out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_inference_steps: int = 4
+    strength: float = 0.5
+    guidance_scale: float = 8.0
+
+
+class Checkpoint(BaseModel):
+    """A row of `catalog.toml`, or what is assumed of a folder or hub id without a row."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    source: str
+    revision: str | None = None
+    licence: str = "unknown"
+    guidance_trained: tuple[float, float] | None = None
+    defaults: Defaults = Defaults()
+
+
+@functools.cache
+def load_catalog() -> Mapping[str, Checkpoint]:
+    """Return the known checkpoints by name, in the order of the file."""
+    rows = tomllib.loads(resources.files("models").joinpath("catalog.toml").read_text("utf-8"))
+    return MappingProxyType({name: Checkpoint(name=name, **row) for name, row in rows.items()})
+
+
+def find_checkpoint(model: str) -> Checkpoint:
+    """Return the checkpoint of a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`.
+
+    Raises CheckpointError when `model` is none of them.
+    """
+    if model in load_catalog():
+        return load_catalog()[model]
+    if Path(model).is_dir():
+        folder = Path(model).resolve()
+        return Checkpoint(name=folder.name, title=folder.name, source=str(folder))
+    if _HUB_ID.fullmatch(model) and not Path(model).exists():
+        source, _, revision = model.partition("@")
+        return Checkpoint(name=source, title=source, source=source, revision=revision or "main")
+    known = ", ".join(load_catalog())
+    raise CheckpointError(
+        f"no checkpoint {model!r}: give a name of the catalogue ({known}), "
+        "a folder in diffusers' layout, or a hub id ORG/NAME[@REVISION]"
+    )

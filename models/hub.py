@@ -1,0 +1,61 @@
+"""Where a checkpoint's files are on this machine, and how they get there: only when told to."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from models.catalog import BUNDLED, Checkpoint, CheckpointError
+
+# Only what the loader reads is downloaded: no pickles, no code, no safety checker.
+_PULLED_FILES = [
+    "model_index.json",
+    "scheduler/*.json",
+    "tokenizer/*",
+    "*/config.json",
+    "text_encoder/model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+]
+
+
+def local_folder(checkpoint: Checkpoint) -> Path:
+    """Return the folder with the checkpoint's files, without any network.
+
+    Raises CheckpointError, naming the command that downloads it, when they are not here.
+    """
+    if checkpoint.source == BUNDLED:
+        return Path(str(resources.files("models").joinpath(checkpoint.name)))
+    if checkpoint.revision is None:
+        return Path(checkpoint.source)
+    return _snapshot(checkpoint, local_files_only=True)
+
+
+def pull(checkpoint: Checkpoint) -> Path:
+    """Download the checkpoint's files into the hub's cache, with progress bars; return the folder.
+
+    Raises CheckpointError when the hub cannot be reached or does not have it.
+    """
+    if checkpoint.revision is None:
+        return local_folder(checkpoint)
+    return _snapshot(checkpoint, local_files_only=False)
+
+
+def _snapshot(checkpoint: Checkpoint, *, local_files_only: bool) -> Path:
+    try:
+        folder = snapshot_download(
+            checkpoint.source,
+            revision=checkpoint.revision,
+            allow_patterns=_PULLED_FILES,
+            local_files_only=local_files_only,
+        )
+    except (OSError, ValueError) as error:  # the hub's errors are subclasses of these
+        if local_files_only:
+            raise CheckpointError(
+                f"{checkpoint.name} is not on this machine; download it with: "
+                f"instant-refine models pull {checkpoint.name}"
+            ) from error
+        raise CheckpointError(f"{checkpoint.name} could not be downloaded: {error}") from error
+    return Path(folder)

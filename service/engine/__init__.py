@@ -1,0 +1,1 @@
+"""The engine process, one per device: no FastAPI and no asyncio in it."""

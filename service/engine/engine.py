@@ -1,0 +1,273 @@
+"""The denoising loop: jobs in, pictures out, one step of a batch at a time.
+
+Synchronous, and of one thread: the thread that owns the device. What a row's picture is depends
+on its own job alone, whatever else shares the batch, and a row that fails, fails alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+import torch
+
+from models.lcm import add_noise, guidance_embedding, lcm_step, step_coefficients, timesteps
+from models.pipeline import to_uint8
+from service.engine.slots import RowInputs, SlotTable
+from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
+from service.jobs import Failed, Finished, Outcome, Progress, StageTimes
+
+if TYPE_CHECKING:
+    from models.pipeline import Pipeline, PromptEmbeds
+    from service.engine.scheduler import Key, Row, Scheduler
+    from service.jobs import Job
+
+_log = structlog.get_logger(__name__)
+
+
+class NotFinite(Exception):
+    """The model made NaN or infinity of a row, which would be sent as a black picture."""
+
+
+@dataclass
+class EngineStats:
+    """Counters since the start. A UNet call is one forward, however many rows share it."""
+
+    num_unet_calls: int = 0
+    max_batch_seen: int = 0
+    num_aborted: int = 0
+
+
+@dataclass
+class _JobState:
+    job: Job
+    added_at: float
+    images: dict[int, torch.Tensor] = field(default_factory=dict)  # by row, uint8 [H, W, 3]
+    num_tokens_dropped: int = 0
+    times_ms: dict[str, float] = field(default_factory=dict)
+
+
+class Engine:
+    """Continuous batching at the step: rows join and leave between two UNet calls."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scheduler: Scheduler,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stats = EngineStats()
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._clock = clock
+        self._states: dict[str, _JobState] = {}
+        self._tables: dict[Key, SlotTable] = {}
+        self._outcomes: list[Outcome | Progress] = []
+
+    @property
+    def num_waiting(self) -> int:
+        return self._scheduler.num_waiting
+
+    @property
+    def num_running(self) -> int:
+        return self._scheduler.num_running
+
+    def has_work(self) -> bool:
+        """Tell whether `step` would do anything."""
+        return bool(self._outcomes) or self._scheduler.has_work()
+
+    def add(self, job: Job) -> None:
+        """Let a job wait for slots; whatever becomes of it comes out of `step`."""
+        now = self._clock()
+        try:
+            self._scheduler.add(job, num_steps=len(self._timesteps(job)), now=now)
+        except QueueFull as error:
+            self._outcomes.append(Failed(job.id, error.code))
+        else:
+            self._states[job.id] = _JobState(job, added_at=now)
+
+    def abort(self, job_id: str) -> None:
+        """Drop a job wherever it is; nothing comes out for it any more."""
+        if self._scheduler.remove(job_id):
+            del self._states[job_id]
+            self.stats.num_aborted += 1
+
+    def step(self) -> list[Outcome | Progress]:
+        """Admit who fits, run one UNet call, retire who is done; return what came of it."""
+        batch = self._scheduler.schedule(self._clock())
+        self._expire(batch.expired)
+        self._admit(batch.admitted)
+        self._retire(self._denoise(batch.running))
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def _expire(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._end(Failed(job.id, DeadlineExceeded.code))
+
+    def _admit(self, admitted: Sequence[list[Row]]) -> None:
+        for rows in admitted:
+            job = rows[0].job
+            self._states[job.id].times_ms["queue_ms"] = 1000 * (
+                self._clock() - self._states[job.id].added_at
+            )
+            with self._failing_alone(job):
+                self._prepare(rows)
+
+    def _prepare(self, rows: Sequence[Row]) -> None:
+        """Encode a job's prompt and picture, and write its rows into their slots."""
+        job = rows[0].job
+        state = self._states[job.id]
+        with self._timed(state, "text_ms"):
+            prompt = self._pipeline.encode_prompt([job.params.prompt])
+        state.num_tokens_dropped = prompt.dropped[0]
+        for row in rows:
+            with self._timed(state, "encode_ms"):
+                inputs = self._row_inputs(row, prompt)
+            self._table(row.key, prompt.embeds.shape[1:]).write(row.slot, inputs)
+
+    def _row_inputs(self, row: Row, prompt: PromptEmbeds) -> RowInputs:
+        params, pipeline = row.job.params, self._pipeline
+        steps = self._timesteps(row.job)
+        noise = pipeline.draw_noise(
+            params.seeds[row.index], params.height, params.width, len(steps)
+        )
+        posterior = None if noise.posterior is None else noise.posterior[None]
+        pixels = torch.from_numpy(row.job.image)[None]  # [1, H, W, 3]
+        clean = pipeline.encode_image(pixels, posterior)  # [1, C, h, w]
+        start = noise.start[None].to(clean)
+        alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
+        return RowInputs(
+            latents=add_noise(clean, start, alpha)[0],
+            noise=noise.steps,
+            coefficients=step_coefficients(pipeline.schedule, pipeline.alphas_cumprod, steps),
+            timesteps=steps,
+            timestep_cond=guidance_embedding([params.guidance_scale], pipeline.guidance_dim)[0],
+            prompt_embeds=prompt.embeds[0],
+        )
+
+    def _denoise(self, scheduled: Sequence[Row]) -> list[Row]:
+        """Run one step on the rows; return those that are done. A poisoned row fails alone."""
+        rows = self._alive(scheduled)
+        if not rows:
+            return []
+        try:
+            self._forward(rows)
+        except torch.AcceleratorError:
+            raise  # the device is sick: only a new process cures it
+        except Exception:  # noqa: BLE001 - whatever it is, the neighbours must not suffer
+            _log.exception("a batch failed, each row runs again alone", rows=len(rows))
+            self._forward_alone(rows)
+        finished = self._scheduler.advance(self._alive(rows))
+        self._report_progress(self._alive(rows))
+        return finished
+
+    def _forward_alone(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if row.job.id in self._states:
+                with self._failing_alone(row.job):
+                    self._forward([row])
+
+    def _forward(self, rows: Sequence[Row]) -> None:
+        """Call the UNet once; the slots change only if it succeeds."""
+        started = self._clock()
+        pipeline, table = self._pipeline, self._tables[rows[0].key]
+        inputs = table.gather(rows)
+        self.stats.num_unet_calls += 1
+        self.stats.max_batch_seen = max(self.stats.max_batch_seen, len(rows))
+        output = pipeline.predict_noise(
+            inputs.latents, inputs.timesteps, inputs.timestep_cond, inputs.prompt_embeds
+        )  # [B, C, h, w]
+        latents = lcm_step(
+            output,
+            inputs.latents,
+            inputs.noise,
+            inputs.coefficients,
+            pipeline.schedule.clip_sample_range,
+        )
+        table.scatter(rows, latents)
+        elapsed_ms = 1000 * (self._clock() - started)
+        for job_id in {row.job.id for row in rows}:
+            _add_time(self._states[job_id], "denoise_ms", elapsed_ms)
+
+    def _retire(self, rows: Sequence[Row]) -> None:
+        """Decode rows that are done; a job with all its pictures is finished."""
+        for row in rows:
+            state = self._states.get(row.job.id)
+            if state is None:
+                continue  # another row of its job has failed just now
+            with self._failing_alone(row.job):
+                with self._timed(state, "vae_ms"):
+                    state.images[row.index] = self._decode(row)
+                if len(state.images) == row.job.num_rows:
+                    self._end(self._finished(state, row.num_steps))
+
+    def _decode(self, row: Row) -> torch.Tensor:
+        latents = self._tables[row.key].latents[row.slot : row.slot + 1]  # [1, C, h, w]
+        pixels = self._pipeline.decode_latents(latents)[0]  # [H, W, 3]
+        if not bool(torch.isfinite(latents).all() & torch.isfinite(pixels).all()):
+            raise NotFinite
+        return to_uint8(pixels).cpu()
+
+    def _finished(self, state: _JobState, num_steps: int) -> Finished:
+        images = torch.stack([state.images[index] for index in range(state.job.num_rows)])
+        return Finished(
+            state.job.id,
+            images.numpy(),
+            num_steps_run=num_steps,
+            num_tokens_dropped=state.num_tokens_dropped,
+            times=StageTimes(**state.times_ms),
+        )
+
+    def _end(self, outcome: Outcome) -> None:
+        self._scheduler.remove(outcome.job_id)
+        del self._states[outcome.job_id]
+        self._outcomes.append(outcome)
+
+    @contextmanager
+    def _failing_alone(self, job: Job) -> Iterator[None]:
+        """Turn an exception of one job's own work into that job's failure."""
+        try:
+            yield
+        except torch.AcceleratorError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the neighbours must not suffer
+            _log.exception("a job failed", job_id=job.id)
+            self._end(Failed(job.id, GenerationFailed.code))
+
+    def _report_progress(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            if row.job.reports_progress:
+                self._outcomes.append(Progress(row.job.id, row.step, row.num_steps))
+
+    def _alive(self, rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row.job.id in self._states]
+
+    def _timesteps(self, job: Job) -> list[int]:
+        params = job.params
+        return timesteps(self._pipeline.schedule, params.num_inference_steps, params.strength)
+
+    def _table(self, key: Key, text_shape: torch.Size) -> SlotTable:
+        if key not in self._tables:
+            self._tables[key] = SlotTable(
+                self._pipeline,
+                num_slots=self._scheduler.num_slots,
+                height=key[0],
+                width=key[1],
+                text_shape=text_shape,
+            )
+        return self._tables[key]
+
+    @contextmanager
+    def _timed(self, state: _JobState, stage: str) -> Iterator[None]:
+        started = self._clock()
+        yield
+        _add_time(state, stage, 1000 * (self._clock() - started))
+
+
+def _add_time(state: _JobState, stage: str, elapsed_ms: float) -> None:
+    state.times_ms[stage] = state.times_ms.get(stage, 0.0) + elapsed_ms

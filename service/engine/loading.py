@@ -1,0 +1,63 @@
+"""From settings to a warm engine. Everything slow about starting is here."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from models.catalog import find_checkpoint
+from models.device import pick_device, pick_dtype
+from models.hub import local_folder
+from models.loader import load_pipeline
+from service.engine.engine import Engine
+from service.engine.scheduler import Scheduler
+from service.jobs import GenerationParams, Job
+from service.messages import Ready
+from service.settings import EngineSettings
+
+_MAX_ROWS_OF_A_JOB = 4
+_DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
+
+
+def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
+    """Load the checkpoint that the settings name, and say what was loaded and where.
+
+    Raises CheckpointError or ValueError, with the cure, for what the operator must mend.
+    """
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings.dtype, device)
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    checkpoint = find_checkpoint(settings.model)
+    pipeline = load_pipeline(local_folder(checkpoint), device=device, dtype=dtype)
+    max_batch = settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
+    scheduler = Scheduler(
+        max_batch=max_batch,
+        # The front counts the waiting; those about to run may all arrive before the next step.
+        max_waiting=settings.max_waiting + max_batch,
+        num_slots=_MAX_ROWS_OF_A_JOB,
+    )
+    ready = Ready(
+        device=device,
+        dtype=str(dtype).removeprefix("torch."),
+        model=checkpoint.name,
+        max_batch=max_batch,
+    )
+    return Engine(pipeline, scheduler), ready
+
+
+def warm_up(engine: Engine) -> None:
+    """Make one picture of the default shape, so that the first caller waits for no first time."""
+    params = GenerationParams(
+        prompt="",
+        height=512,
+        width=512,
+        num_inference_steps=1,
+        strength=1.0,
+        guidance_scale=1.0,
+        seeds=(0,),
+    )
+    image = np.zeros((params.height, params.width, 3), dtype=np.uint8)
+    engine.add(Job("warm-up", params, image, timeout_s=float("inf")))
+    while engine.has_work():
+        engine.step()

@@ -1,0 +1,102 @@
+"""The tensors of the rows in flight: one table per shape, one index per slot.
+
+What differs between rows stands in tables on the device, so that a step gathers its inputs by
+two small index vectors whatever the rows' timesteps are. Key of shapes: S slots, N steps,
+C h w latents, L tokens, D text width, E guidance width, B rows of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from models.lcm import NUM_COEFFICIENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.pipeline import Pipeline
+    from service.engine.scheduler import Row
+
+MAX_STEPS = 16
+"""The most steps that a row may run: the bound of the API."""
+
+
+@dataclass(frozen=True)
+class RowInputs:
+    """What one row needs for all its steps.
+
+    `latents` [C, h, w] already noised, `noise` [N - 1, C, h, w], `coefficients` [N, 6],
+    `timesteps` N numbers, `timestep_cond` [E], `prompt_embeds` [L, D].
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    coefficients: torch.Tensor
+    timesteps: Sequence[int]
+    timestep_cond: torch.Tensor
+    prompt_embeds: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """What one step of B rows reads, gathered: `latents`, `noise` [B, C, h, w], and so on."""
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    coefficients: torch.Tensor
+    timesteps: torch.Tensor
+    timestep_cond: torch.Tensor
+    prompt_embeds: torch.Tensor
+
+
+class SlotTable:
+    """The rows of one shape. A slot's content is written whole before it is read."""
+
+    def __init__(
+        self, pipeline: Pipeline, *, num_slots: int, height: int, width: int, text_shape: torch.Size
+    ) -> None:
+        channels = pipeline.latent_shape(height, width)  # C, h, w
+
+        def table(*shape: int, dtype: torch.dtype = pipeline.dtype) -> torch.Tensor:
+            return torch.zeros(num_slots, *shape, dtype=dtype, device=pipeline.device)
+
+        self.latents = table(*channels)  # [S, C, h, w]
+        self.noise = table(MAX_STEPS, *channels)  # [S, N, C, h, w]; the last step's stays zero
+        self.coefficients = table(MAX_STEPS, NUM_COEFFICIENTS, dtype=torch.float32)  # [S, N, 6]
+        self.timesteps = table(MAX_STEPS, dtype=torch.int64)  # [S, N]
+        self.timestep_cond = table(pipeline.guidance_dim)  # [S, E]
+        self.prompt_embeds = table(*text_shape)  # [S, L, D]
+
+    def write(self, slot: int, inputs: RowInputs) -> None:
+        """Fill a slot with a new row."""
+        num_steps = len(inputs.timesteps)
+        self.latents[slot].copy_(inputs.latents)
+        self.noise[slot].zero_()
+        self.noise[slot, : num_steps - 1].copy_(inputs.noise)
+        self.coefficients[slot, :num_steps].copy_(inputs.coefficients)
+        self.timesteps[slot, :num_steps].copy_(torch.tensor(inputs.timesteps))
+        self.timestep_cond[slot].copy_(inputs.timestep_cond)
+        self.prompt_embeds[slot].copy_(inputs.prompt_embeds)
+
+    def gather(self, rows: Sequence[Row]) -> StepInputs:
+        """Collect what the next step of these rows reads."""
+        slots = self._index([row.slot for row in rows])  # [B]
+        steps = self._index([row.step for row in rows])  # [B]
+        return StepInputs(
+            latents=self.latents[slots],
+            noise=self.noise[slots, steps],
+            coefficients=self.coefficients[slots, steps],
+            timesteps=self.timesteps[slots, steps],
+            timestep_cond=self.timestep_cond[slots],
+            prompt_embeds=self.prompt_embeds[slots],
+        )
+
+    def scatter(self, rows: Sequence[Row], latents: torch.Tensor) -> None:
+        """Put the rows' next latents [B, C, h, w] into their slots."""
+        self.latents[self._index([row.slot for row in rows])] = latents
+
+    def _index(self, values: list[int]) -> torch.Tensor:
+        return torch.tensor(values, device=self.latents.device)

@@ -1,0 +1,157 @@
+"""The engine process: loads a checkpoint, then loops over `Engine.step` until the front goes.
+
+Started as `python -m service.engine.worker`, so that nothing of the front imports torch. Its
+main thread owns the device; one thread reads messages, another sends heartbeats, so that a long
+load is not taken for a hang.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from models.catalog import CheckpointError
+from service.logs import configure_logging
+from service.messages import Abort, Add, Connection, Fatal, Heartbeat, Message, ProtocolError
+from service.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from service.engine.engine import Engine
+
+HEARTBEAT_S = 1.0
+ORPHAN_S = 10.0
+"""How long a step may go on after the front has gone."""
+
+EXIT_SICK_DEVICE = 70
+EXIT_BAD_CHECKPOINT = 78
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Joins an engine to a connection: messages in, outcomes out."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()  # None: the end
+        self._engine: Engine | None = None
+        self._phase = "loading"
+
+    def load(self, settings: EngineSettings) -> Engine:
+        """Load and warm the checkpoint, telling the front of each phase.
+
+        Raises CheckpointError or ValueError for what the operator must mend.
+        """
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        # Importing torch takes seconds, and the first heartbeat should not wait for it.
+        from service.engine.loading import load_engine, warm_up  # noqa: PLC0415
+
+        self._engine, ready = load_engine(settings)
+        self._enter("warming")
+        warm_up(self._engine)
+        self._connection.send(ready)
+        self._enter("serving")
+        return self._engine
+
+    def serve(self, engine: Engine) -> None:
+        """Loop until the front has closed the connection."""
+        while self._take_messages(engine):
+            for outcome in engine.step():
+                self._connection.send(outcome)
+
+    def _take_messages(self, engine: Engine) -> bool:
+        """Hand over all that has arrived, waiting where the engine is idle; False at the end."""
+        while True:
+            try:
+                message = self._inbox.get(block=not engine.has_work())
+            except queue.Empty:
+                return True
+            if message is None:
+                return False
+            if isinstance(message, Add):
+                engine.add(message.job)
+            elif isinstance(message, Abort):
+                engine.abort(message.job_id)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._inbox.put(self._connection.receive())
+        except (EOFError, OSError, ProtocolError):
+            self._inbox.put(None)
+            if self._phase == "serving":
+                time.sleep(ORPHAN_S)
+            os._exit(0)  # nobody waits for what the main thread still does
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_S)
+            self._send_heartbeat()
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._send_heartbeat()
+
+    def _send_heartbeat(self) -> None:
+        try:
+            self._connection.send(self._heartbeat())
+        except OSError:
+            return  # the front has gone, which the reader sees too
+
+    def _heartbeat(self) -> Heartbeat:
+        engine = self._engine
+        if engine is None:
+            return Heartbeat(self._phase)
+        return Heartbeat(
+            self._phase,
+            num_waiting=engine.num_waiting,
+            num_running=engine.num_running,
+            num_unet_calls=engine.stats.num_unet_calls,
+            num_aborted=engine.stats.num_aborted,
+            max_batch_seen=engine.stats.max_batch_seen,
+        )
+
+
+def main() -> int:
+    """Run one engine on the socket that the parent has opened; return the exit code."""
+    parser = argparse.ArgumentParser(prog="service.engine.worker")
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    arguments = parser.parse_args()
+    settings = EngineSettings.model_validate_json(arguments.settings)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to drain on
+    configure_logging(settings.log_format)
+    connection = Connection(socket.socket(fileno=arguments.socket_fd))
+    return run_worker(connection, settings)
+
+
+def run_worker(connection: Connection, settings: EngineSettings) -> int:
+    """Run a worker to its end and turn the way it ended into an exit code."""
+    worker = Worker(connection)
+    try:
+        engine = worker.load(settings)
+    except (CheckpointError, ValueError) as error:
+        connection.send(Fatal(str(error)))
+        return EXIT_BAD_CHECKPOINT
+    try:
+        worker.serve(engine)
+    except OSError:
+        return 0  # the front has gone in the middle of an answer
+    except Exception:  # noqa: BLE001 - only a new process cures a sick device
+        _log.exception("the engine ends")
+        return EXIT_SICK_DEVICE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

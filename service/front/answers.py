@@ -1,0 +1,67 @@
+"""The one exit of every error: a sentence, a place and a code, and nothing of the inside."""
+
+from __future__ import annotations
+
+import json
+
+import structlog
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.errors import AccessDenied, MethodNotAllowed, NotFound, RefineError
+
+_CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a caller who went; nobody reads it but the log."""
+
+_log = structlog.get_logger(__name__)
+
+
+def json_response(
+    content: bytes, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(content, status_code=status, headers=headers, media_type="application/json")
+
+
+def error_response(error: RefineError, headers: dict[str, str] | None = None) -> Response:
+    """Answer with an error's sentence, place and code."""
+    headers = dict(headers or {})
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, AccessDenied):
+        headers["WWW-Authenticate"] = "Bearer"
+    content = {"error": error.message, "path": error.path, "code": error.code}
+    return json_response(json.dumps(content).encode(), error.status, headers)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of the app leave through `error_response`."""
+
+    @app.exception_handler(RefineError)
+    async def refused(_request: Request, error: RefineError) -> Response:
+        return error_response(error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(HTTPException)
+    async def routed_nowhere(_request: Request, error: HTTPException) -> Response:
+        return error_response(_to_refusal(error), dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        request_id = request.state.request_id
+        _log.error("an unforeseen error", request_id=request_id, exc_info=error)
+        return error_response(
+            RefineError(f"something unforeseen went wrong; the log knows it as {request_id}")
+        )
+
+
+def _to_refusal(error: HTTPException) -> RefineError:
+    if error.status_code == NotFound.status:
+        return NotFound("there is nothing at this path; see /docs")
+    if error.status_code == MethodNotAllowed.status:
+        return MethodNotAllowed("this path does not take this method; see the Allow header")
+    raise error

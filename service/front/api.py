@@ -1,0 +1,197 @@
+"""The img2img routes: one request, from its bytes to its picture, in one direction."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.errors import BadRequest, DeadlineExceeded
+from service.front.answers import json_response
+from service.front.body import read_json_body, unless_disconnected
+from service.front.dataurl import to_data_url
+from service.front.front import Front, front_of
+from service.front.images import encode_image, read_picture
+from service.front.schemas import (
+    ErrorResponse,
+    LcmGenerationJob,
+    OutputFormat,
+    RefineRequest,
+    RefineResponse,
+    parse_body,
+)
+from service.jobs import Finished, GenerationParams, Pixels
+
+_TIMEOUT_HEADER = "x-request-timeout-ms"
+_EXAMPLE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AA"
+    "AAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+
+
+def require_key(request: Request) -> None:
+    """Refuse a caller without a key before anything of the body is read."""
+    front_of(request).keys.check(request)
+
+
+def _request_body(model: type[RefineRequest]) -> dict[str, Any]:
+    """Document the body, which is read by hand: under a cap, and strictly."""
+    example = {
+        "imageDataUrl": _EXAMPLE_PICTURE,
+        "prompt": "a red heart on a plain white background",
+        "style": "RENDER_3D",
+        "steps": 4,
+        "strength": 0.6,
+        "seed": 7,
+    }
+    schema = model.model_json_schema()
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "A field is missing, unknown or out of its bounds, or the picture is not one",
+        401: "The key is missing or unknown",
+        413: "The body is too large",
+        415: "The body is not JSON",
+        500: "This picture could not be made",
+        503: "Overloaded, starting or about to end: try again after `Retry-After`",
+        504: "Not ready within the deadline",
+    }.items()
+}
+
+router = APIRouter(
+    dependencies=[Depends(require_key)],
+    responses={200: {"model": RefineResponse}, **_REFUSALS},
+    default_response_class=Response,
+)
+
+
+@router.post("/lcm-instant-refine", openapi_extra=_request_body(RefineRequest))
+async def lcm_instant_refine(request: Request) -> Response:
+    """Refine a picture by img2img: the main job."""
+    return await _answer(request, front_of(request).settings.deadline_s)
+
+
+@router.post("/generations-lcm", openapi_extra=_request_body(RefineRequest))
+async def generations_lcm(request: Request) -> Response:
+    """Refine a doodle while it is drawn: the live-canvas pass, tuned for latency."""
+    return await _answer(request, front_of(request).settings.live_deadline_s)
+
+
+async def _answer(request: Request, deadline_s: float) -> Response:
+    """Answer within the deadline, or give the engine's slots back and say so."""
+    front = front_of(request)
+    try:
+        with front.active_request():
+            async with asyncio.timeout(_shortened(request, deadline_s)) as deadline:
+                body = await read_json_body(request, front.settings.max_body_bytes)
+                return await unless_disconnected(request, _refine(front, body, deadline))
+    except TimeoutError:
+        raise DeadlineExceeded("the picture was not ready within the deadline") from None
+
+
+def _shortened(request: Request, deadline_s: float) -> float:
+    given = request.headers.get(_TIMEOUT_HEADER)
+    if given is None:
+        return deadline_s
+    if not (given.isascii() and given.isdecimal() and int(given[:9]) > 0):
+        raise BadRequest("X-Request-Timeout-Ms must be a positive number of milliseconds")
+    return min(deadline_s, int(given[:9]) / 1000)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request that has been read: its fields, and its picture fitted to its size."""
+
+    request: RefineRequest
+    image: Pixels  # [H, W, 3]
+
+
+async def _refine(front: Front, body: bytes, deadline: asyncio.Timeout) -> Response:
+    timing = _ServerTiming()
+    with timing.stage("decode"):
+        asked = await front.off_loop(lambda: _read(body))
+    params = asked.request.to_params(front.checkpoint.defaults)
+    remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+    finished = await front.client.generate(params, asked.image, timeout_s=remaining_s)
+    timing.add_engine(finished)
+    with timing.stage("codec"):
+        content = await front.off_loop(lambda: _write(front, asked.request, params, finished))
+    return json_response(content, headers={"Server-Timing": str(timing)})
+
+
+def _read(body: bytes) -> _Asked:
+    request = parse_body(body, RefineRequest)
+    height, width = request.size
+    image = read_picture(request.image_data_url, height=height, width=width, path="$.imageDataUrl")
+    return _Asked(request, image)
+
+
+def _write(
+    front: Front, request: RefineRequest, params: GenerationParams, finished: Finished
+) -> bytes:
+    output_format: OutputFormat = request.output_format or "jpeg"
+    picture = encode_image(
+        finished.images[0],
+        format=output_format,
+        quality=front.settings.jpeg_quality,
+        metadata=_parameters(front, request, params, finished),
+    )
+    job = LcmGenerationJob(
+        image_data_url=[to_data_url(picture, output_format)],
+        request_timestamp=request.request_timestamp,
+        seed=params.seeds[0],
+        steps_run=finished.num_steps_run,
+        prompt_tokens_dropped=finished.num_tokens_dropped,
+    )
+    return RefineResponse(lcm_generation_job=job).to_json()
+
+
+def _parameters(
+    front: Front, request: RefineRequest, params: GenerationParams, finished: Finished
+) -> dict[str, str | int | float] | None:
+    """Return what the picture is told of itself, in the words of the wire."""
+    if not front.settings.embed_parameters:
+        return None
+    return {
+        "model": front.checkpoint.name,
+        "prompt": request.prompt,
+        "style": request.style or "NONE",
+        "steps": params.num_inference_steps,
+        "stepsRun": finished.num_steps_run,
+        "strength": params.strength,
+        "guidance": params.guidance_scale,
+        "seed": params.seeds[0],
+        "width": params.width,
+        "height": params.height,
+    }
+
+
+class _ServerTiming:
+    """The stages of one request in milliseconds, as the `Server-Timing` header writes them."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._stages[name] = 1000 * (time.perf_counter() - started)
+
+    def add_engine(self, finished: Finished) -> None:
+        for name, elapsed_ms in vars(finished.times).items():
+            self._stages[name.removesuffix("_ms")] = elapsed_ms
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name};dur={elapsed:.1f}" for name, elapsed in self._stages.items())

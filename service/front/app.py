@@ -1,0 +1,47 @@
+"""The front's application: its routes under both prefixes, and the engine's life around it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from service.client import EngineClient
+from service.front import api, info
+from service.front.access import AccessLog
+from service.front.answers import install_error_handlers
+from service.front.front import Front
+from service.settings import Settings
+
+HOSTED_PREFIX = "/api/rest/v1"
+"""Where the hosted API has its routes; the SDKs append theirs to whatever address they get."""
+
+
+def create_app(settings: Settings, client: EngineClient) -> FastAPI:
+    """Return the application. Its engine starts and ends with it."""
+    front = Front(settings, client)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        await client.start()
+        yield
+        await client.stop()
+        front.close()
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Instant refine",
+        summary="Refines pictures in real time with a latent consistency model.",
+        version=version("instant-refine"),
+        lifespan=lifespan,
+    )
+    app.state.front = front
+    app.include_router(api.router)
+    app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
+    app.include_router(info.router)
+    app.add_middleware(AccessLog)
+    install_error_handlers(app)
+    return app

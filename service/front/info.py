@@ -1,0 +1,90 @@
+"""What the service says of itself: styles, checkpoints, health."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
+
+from models.catalog import Checkpoint, load_catalog
+from models.styles import load_styles
+from service.client import EngineHealth
+from service.front.answers import json_response
+from service.front.api import require_key
+from service.front.front import Front, front_of
+
+router = APIRouter()
+
+_RETRY_AFTER_S = "5"
+
+
+@router.get("/v1/styles", dependencies=[Depends(require_key)])
+async def styles() -> dict[str, Any]:
+    """List the styles and the templates that they put a prompt into."""
+    return {"styles": [style.model_dump() for style in load_styles().values()]}
+
+
+@router.get("/v1/models", dependencies=[Depends(require_key)])
+async def models(request: Request) -> dict[str, Any]:
+    """List the checkpoints that are known, and which one is loaded where."""
+    front = front_of(request)
+    known = {**load_catalog(), front.checkpoint.name: front.checkpoint}
+    return {"models": [_describe(checkpoint, front) for checkpoint in known.values()]}
+
+
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """Tell that the front answers. Whether pictures can be made is for `/health/ready`."""
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def ready(request: Request) -> Response:
+    """Tell whether a picture can be made now, and if not, why not."""
+    front = front_of(request)
+    health = front.client.health
+    is_ready = health.state == "serving" and not front.is_draining
+    content = {
+        "ready": is_ready,
+        "state": "draining" if front.is_draining else health.state,
+        "phase": health.phase,
+        "reason": "" if is_ready else _reason(front, health),
+        "pending": health.num_pending,
+    }
+    if is_ready:
+        return json_response(json.dumps(content).encode())
+    return json_response(json.dumps(content).encode(), 503, {"Retry-After": _RETRY_AFTER_S})
+
+
+def _reason(front: Front, health: EngineHealth) -> str:
+    if front.is_draining:
+        return "the service is about to end"
+    return {
+        "starting": f"the engine is starting: {health.phase}",
+        "restarting": f"the engine ended and is starting again: {health.phase}",
+        "failed": "the engine could not start; its log says why",
+    }.get(health.state, "the engine is not running")
+
+
+def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:
+    ready = front.client.health.ready
+    is_loaded = ready is not None and checkpoint.name == front.checkpoint.name
+    defaults = checkpoint.defaults
+    return {
+        "id": checkpoint.name,
+        "title": checkpoint.title,
+        "licence": checkpoint.licence,
+        "guidanceTrained": checkpoint.guidance_trained,
+        "defaults": {
+            "steps": defaults.num_inference_steps,
+            "strength": defaults.strength,
+            "guidance": defaults.guidance_scale,
+        },
+        "loaded": is_loaded,
+        "device": ready.device if ready and is_loaded else None,
+        "dtype": ready.dtype if ready and is_loaded else None,
+        "maxBatch": ready.max_batch if ready and is_loaded else None,
+    }

@@ -1,0 +1,228 @@
+"""The wire: the only place that knows its words (steps, guidance, style) and their bounds.
+
+Each field's description completes the sentence "FIELD must be ...", so that what the API
+documents and what a refusal says are the same words.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import secrets
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from models.catalog import Defaults
+from models.styles import load_styles
+from service.errors import BadRequest, ValidationFailed
+from service.jobs import GenerationParams
+
+MAX_SEED = 9_999_999_998
+MAX_PROMPT_CHARS = 1500
+_MAX_DIGITS = 20
+_MAX_TIMESTAMP_CHARS = 64
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+OutputFormat = Literal["jpeg", "png", "webp"]
+SIDES = (512, 640, 1024)
+
+
+def _printable(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("control character")
+    return text
+
+
+def _served_side(pixels: int) -> int:
+    if pixels not in SIDES:
+        raise ValueError("not served")
+    return pixels
+
+
+# Not a Literal: pydantic takes 512.0 for Literal[512] even when strict.
+Side = Annotated[int, AfterValidator(_served_side), Field(json_schema_extra={"enum": list(SIDES)})]
+
+
+def _known_style(name: str) -> str:
+    if name not in load_styles():
+        raise ValueError("unknown style")
+    return name
+
+
+def _finite_timestamp(value: str | float) -> str:
+    return _printable(value) if isinstance(value, str) else json.dumps(value, allow_nan=False)
+
+
+class RefineRequest(BaseModel):
+    """The body of an img2img route. Null and absent mean the same, except for required fields."""
+
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        frozen=True,
+        alias_generator=to_camel,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
+
+    image_data_url: str = Field(
+        description="a JPEG, PNG or WebP picture as a data URL or bare base64"
+    )
+    prompt: Annotated[str, AfterValidator(_printable)] = Field(
+        max_length=MAX_PROMPT_CHARS,
+        description=f"text of at most {MAX_PROMPT_CHARS} characters, without control characters",
+    )
+    guidance: float | None = Field(None, ge=0.5, le=20, description="a number from 0.5 to 20")
+    height: Side | None = Field(None, description="one of 512, 640 and 1024")
+    width: Side | None = Field(None, description="one of 512, 640 and 1024")
+    request_timestamp: (
+        Annotated[
+            Annotated[str, Field(max_length=_MAX_TIMESTAMP_CHARS)] | int | float,
+            AfterValidator(_finite_timestamp),
+        ]
+        | None
+    ) = Field(None, description=f"text of at most {_MAX_TIMESTAMP_CHARS} characters, or a number")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description=f"an integer from 0 to {MAX_SEED}"
+    )
+    steps: int | None = Field(None, ge=4, le=16, description="an integer from 4 to 16")
+    strength: float | None = Field(None, ge=0.1, le=1, description="a number from 0.1 to 1")
+    style: Annotated[str, AfterValidator(_known_style)] | None = Field(
+        None,
+        description="one of " + ", ".join(load_styles()),
+        json_schema_extra={"enum": [*load_styles(), None]},
+    )
+    output_format: OutputFormat | None = Field(
+        None, description="one of jpeg, png and webp (an extension of this service)"
+    )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the answer in pixels."""
+        return self.height or 512, self.width or 512
+
+    def to_params(self, defaults: Defaults) -> GenerationParams:
+        """Decide every value: the style's template, the checkpoint's defaults, a random seed."""
+        height, width = self.size
+        return GenerationParams(
+            prompt=load_styles()[self.style or "NONE"].apply(self.prompt),
+            height=height,
+            width=width,
+            num_inference_steps=self.steps or defaults.num_inference_steps,
+            strength=self.strength or defaults.strength,
+            guidance_scale=self.guidance or defaults.guidance_scale,
+            seeds=(secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed,),
+        )
+
+
+class LcmGenerationJob(BaseModel):
+    """The picture and what became of the request. Further keys than the hosted ones are ours."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    image_data_url: list[str] = Field(description="the picture, one data URL")
+    request_timestamp: str | None = Field(
+        None, description="the request's, as text; left out when the request had none"
+    )
+    api_credit_cost: None = None
+    cost: None = None
+    seed: int = Field(description="the seed that was used, drawn at random where none was given")
+    steps_run: int = Field(description="UNet steps run; fewer than asked where strength is small")
+    prompt_tokens_dropped: int = Field(description="tokens beyond what the text encoder reads")
+
+
+class RefineResponse(BaseModel):
+    """The answer of an img2img route."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    lcm_generation_job: LcmGenerationJob
+
+    def to_json(self) -> bytes:
+        """Return the body. An absent timestamp is left out: a null one makes an SDK throw."""
+        content = self.model_dump(by_alias=True)
+        job = content["lcmGenerationJob"]
+        if job["requestTimestamp"] is None:
+            del job["requestTimestamp"]
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+class ErrorResponse(BaseModel):
+    """Every refusal and failure."""
+
+    error: str = Field(description="a sentence that names the field and the bound")
+    path: str = Field(description="where in the request, `$` for the whole", examples=["$.steps"])
+    code: str = Field(examples=["validation-failed"])
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def parse_body(body: bytes, model: type[Request]) -> Request:
+    """Read a request body strictly.
+
+    Raises BadRequest for what is not one JSON object with each known key once, ValidationFailed
+    for a value of the wrong type or out of its bounds.
+    """
+    content = _parse_json(body)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise _to_refusal(model, first["type"], first["loc"]) from None
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _parse_json(body: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_int=_bounded_int
+        )
+    except _DuplicateKeyError:
+        raise BadRequest("the body names a field twice") from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the body must be one JSON object in UTF-8") from None
+    if not isinstance(content, dict):
+        raise BadRequest("the body must be one JSON object in UTF-8")
+    return content
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise _DuplicateKeyError
+    return content
+
+
+def _bounded_int(digits: str) -> int | float:
+    # Python refuses to convert thousands of digits; infinity is out of every bound as well.
+    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
+
+
+def _to_refusal(
+    model: type[BaseModel], kind: str, location: tuple[int | str, ...]
+) -> BadRequest | ValidationFailed:
+    name = str(location[0])
+    known = {to_camel(field): info for field, info in model.model_fields.items()}
+    if kind == "extra_forbidden":
+        return _unknown_field(name, list(known))
+    path = f"$.{name}"
+    if kind == "missing":
+        return ValidationFailed(f"{name} is required", path=path)
+    return ValidationFailed(f"{name} must be {known[name].description}", path=path)
+
+
+def _unknown_field(name: str, known: list[str]) -> BadRequest:
+    if not _FIELD_NAME.fullmatch(name):
+        return BadRequest("the body holds a field that is unknown here")
+    close = get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return BadRequest(f"{name} is not a field of this route{hint}", path=f"$.{name}")

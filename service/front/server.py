@@ -1,0 +1,70 @@
+"""uvicorn with a drain: the first signal lets running requests end, the second one does not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from service.front.front import Front
+from service.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Refuses new requests with 503 while it drains, so that a load balancer goes elsewhere."""
+
+    def __init__(self, config: uvicorn.Config, front: Front) -> None:
+        super().__init__(config)
+        self._front = front
+        self._drain: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's own
+        """Drain on the first signal, end on the second."""
+        if self._front.is_draining or not self.started:
+            _log.warning("ending at once", signal=signal.Signals(sig).name)
+            self.should_exit = self.force_exit = True
+            return
+        self._front.is_draining = True
+        self._loop.call_soon_threadsafe(self._begin_drain)
+
+    def _begin_drain(self) -> None:
+        _log.info("draining", active=self._front.num_active)
+        self._drain = self._loop.create_task(self._end_when_idle())
+
+    async def _end_when_idle(self) -> None:
+        settings = self._front.settings
+        await asyncio.sleep(settings.drain_delay_s)
+        try:
+            async with asyncio.timeout(settings.drain_s):
+                await self._front.wait_until_idle()
+        except TimeoutError:
+            _log.warning("requests did not end in time", active=self._front.num_active)
+        self.should_exit = True
+
+
+def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
+    """Return a server for the app on the settings' address; `run` it."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return DrainingServer(config, app.state.front)

@@ -1,0 +1,96 @@
+"""What crosses between the front and the engine: parameters, jobs, and what becomes of them.
+
+A leaf of the import graph: no torch, no HTTP, no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""A picture [H, W, 3] or pictures [rows, H, W, 3] in sRGB."""
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """One request in the field's words, every value decided.
+
+    `prompt` already stands in its style's template. `seeds` holds one seed per picture: a job
+    is one or more rows.
+    """
+
+    prompt: str
+    height: int
+    width: int
+    num_inference_steps: int
+    strength: float
+    guidance_scale: float
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request on its way: `image` is uint8 [H, W, 3], already of the params' size.
+
+    `timeout_s` counts from the moment the engine receives the job, since two machines share no
+    clock.
+    """
+
+    id: str
+    params: GenerationParams
+    image: Pixels
+    timeout_s: float
+    reports_progress: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.params.seeds)
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Milliseconds that the engine spent on a job, by stage; `queue_ms` is its wait for a slot."""
+
+    queue_ms: float = 0.0
+    text_ms: float = 0.0
+    encode_ms: float = 0.0
+    denoise_ms: float = 0.0
+    vae_ms: float = 0.0
+
+    @property
+    def busy_ms(self) -> float:
+        return self.text_ms + self.encode_ms + self.denoise_ms + self.vae_ms
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job's pictures, uint8 [rows, H, W, 3], and what the caller should know of them."""
+
+    job_id: str
+    images: Pixels
+    num_steps_run: int
+    num_tokens_dropped: int
+    times: StageTimes = field(default_factory=StageTimes)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that ended without a picture; `code` is that of the error class in `service.errors`."""
+
+    job_id: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`step` of `num_steps` UNet steps of a job are done, over all its rows."""
+
+    job_id: str
+    step: int
+    num_steps: int
+
+
+Outcome = Finished | Failed

@@ -1,0 +1,172 @@
+"""Messages between the front and an engine process: framed and length-checked, never pickled.
+
+A frame is two big-endian lengths, a JSON header that names the message, and at most one array
+of pixels. Either side reads on a thread of its own, because a picture of 3 MB does not fit the
+64 kB that a socket holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import socket
+import struct
+import threading
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from service.jobs import Failed, Finished, GenerationParams, Job, Progress, StageTimes
+
+if TYPE_CHECKING:
+    from service.jobs import Pixels
+
+_LENGTHS = struct.Struct("!II")
+_MAX_HEADER_BYTES = 1 << 16
+_MAX_PIXELS_BYTES = 1 << 26  # four pictures of 2048 x 2048
+
+
+class ProtocolError(Exception):
+    """The other side sent something that is no message; the connection is of no use any more."""
+
+
+@dataclass(frozen=True)
+class Add:
+    """Front to engine: a new job."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Front to engine: nobody waits for this job any more."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Engine to front, from a thread of its own: what the engine is doing, and how much.
+
+    `phase` is loading, warming or serving. `num_unet_calls` counts forwards of the UNet since
+    the start, `num_aborted` jobs that were dropped because nobody waited for them.
+    """
+
+    phase: str
+    num_waiting: int = 0
+    num_running: int = 0
+    num_unet_calls: int = 0
+    num_aborted: int = 0
+    max_batch_seen: int = 0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Engine to front, once: the checkpoint is loaded and warm on this device in this dtype."""
+
+    device: str
+    dtype: str
+    model: str
+    max_batch: int
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """Engine to front, before it ends: a reason that the operator can act on."""
+
+    message: str
+
+
+Message = Add | Abort | Heartbeat | Ready | Fatal | Finished | Failed | Progress
+_PLAIN = {kind.__name__: kind for kind in (Abort, Heartbeat, Ready, Fatal, Failed, Progress)}
+
+
+class Connection:
+    """One end of the socket between the two processes. `send` may be called from any thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._send_lock = threading.Lock()
+
+    def send(self, message: Message) -> None:
+        """Send one message, blocking until the other side has taken it in.
+
+        Raises OSError when the other side has gone.
+        """
+        header, pixels = _pack(message)
+        payload = memoryview(b"") if pixels is None else pixels.data.cast("B")
+        with self._send_lock:
+            self._socket.sendall(_LENGTHS.pack(len(header), payload.nbytes) + header)
+            self._socket.sendall(payload)
+
+    def receive(self) -> Message:
+        """Wait for the next message.
+
+        Raises EOFError when the other side has closed, ProtocolError for what is no message.
+        """
+        header_bytes, pixels_bytes = _LENGTHS.unpack(self._read(_LENGTHS.size))
+        if header_bytes > _MAX_HEADER_BYTES or pixels_bytes > _MAX_PIXELS_BYTES:
+            raise ProtocolError("a frame is longer than any message")
+        header = self._read(header_bytes)
+        return _unpack(header, self._read(pixels_bytes))
+
+    def close(self) -> None:
+        """Close, which the other side reads as the end."""
+        with contextlib.suppress(OSError):  # the other side was faster
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _read(self, num_bytes: int) -> bytearray:
+        buffer = bytearray(num_bytes)
+        view = memoryview(buffer)
+        while view:
+            received = self._socket.recv_into(view)
+            if received == 0:
+                raise EOFError
+            view = view[received:]
+        return buffer
+
+
+def _pack(message: Message) -> tuple[bytes, Pixels | None]:
+    pixels: Pixels | None = None
+    if isinstance(message, Add):
+        fields = {**_fields(message.job, "image"), "params": asdict(message.job.params)}
+        pixels = message.job.image
+    elif isinstance(message, Finished):
+        fields = {**_fields(message, "images"), "times": asdict(message.times)}
+        pixels = message.images
+    else:
+        fields = asdict(message)
+    shape = None if pixels is None else pixels.shape
+    header = {"type": type(message).__name__, "shape": shape, "fields": fields}
+    return json.dumps(header).encode(), None if pixels is None else np.ascontiguousarray(pixels)
+
+
+def _unpack(header: bytearray, payload: bytearray) -> Message:
+    try:
+        content = json.loads(header)
+        kind, fields, shape = content["type"], content["fields"], content["shape"]
+        pixels = _to_pixels(payload, shape) if shape is not None else None
+        if kind == Add.__name__:
+            return Add(Job(**fields | {"params": _to_params(fields["params"]), "image": pixels}))
+        if kind == Finished.__name__:
+            return Finished(**fields | {"times": StageTimes(**fields["times"]), "images": pixels})
+        return _PLAIN[kind](**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError("a frame holds no message") from error
+
+
+def _fields(value: Any, array: str) -> dict[str, Any]:
+    return {name: item for name, item in vars(value).items() if name != array}
+
+
+def _to_params(fields: dict[str, Any]) -> GenerationParams:
+    return GenerationParams(**fields | {"seeds": tuple(fields["seeds"])})
+
+
+def _to_pixels(payload: bytearray, shape: list[int]) -> Pixels:
+    if math.prod(shape) != len(payload):
+        raise ProtocolError("a frame's pixels do not fill their shape")
+    return np.frombuffer(payload, dtype=np.uint8).reshape(shape)

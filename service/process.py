@@ -1,0 +1,63 @@
+"""One engine process and the connection to it."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from service.messages import Connection
+
+if TYPE_CHECKING:
+    from service.settings import EngineSettings
+
+_END_S = 5.0
+
+
+class EngineProcess(Protocol):
+    """What the client needs of an engine, in a process of its own or, in tests, in a thread."""
+
+    connection: Connection
+
+    def join(self) -> int:
+        """Wait for the end, forcing it where it does not come; return the exit code."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+
+class WorkerProcess:
+    """`python -m service.engine.worker` on one end of a socket pair."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        ours, theirs = socket.socketpair()
+        self.connection = Connection(ours)
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            [
+                sys.executable,
+                "-m",
+                "service.engine.worker",
+                f"--socket-fd={theirs.fileno()}",
+                f"--settings={settings.model_dump_json()}",
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def join(self) -> int:
+        try:
+            return self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def kill(self) -> None:
+        self._process.kill()

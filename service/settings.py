@@ -1,0 +1,110 @@
+"""Everything an operator can set: one frozen object, from `REFINE_*` and the command line."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+LogFormat = Literal["console", "json"]
+
+
+class EngineSettings(BaseModel):
+    """What an engine process is started with; it travels on its command line, so no secrets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "pocket"
+    device: str = "auto"
+    dtype: DtypeName = "auto"
+    max_batch: int = 0
+    max_waiting: int = 64
+    num_threads: int = 0
+    log_format: LogFormat = "console"
+
+
+class Settings(BaseSettings):
+    """The service's settings. The field descriptions become the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="REFINE_", frozen=True, extra="ignore")
+
+    host: str = Field(
+        "127.0.0.1", description="Address to listen on; others than loopback need keys"
+    )
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one")
+    api_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Bearer keys, comma-separated; without any, only loopback is served",
+    )
+    model: str = Field(
+        "pocket",
+        description="Checkpoint: a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`",
+    )
+    device: str = Field(
+        "auto", description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, ..."
+    )
+    dtype: DtypeName = Field(
+        "auto",
+        description="`float32`, `float16` or `bfloat16`; `auto`: float16 on CUDA, on a CPU "
+        "bfloat16 where the processor computes in it, else float32",
+    )
+    compile: Literal["off"] = Field("off", description="`off`: torch.compile is not used yet")
+    max_batch: int = Field(
+        0, ge=0, le=64, description="Rows that share a UNet call; 0: 1 on a CPU, 8 on CUDA"
+    )
+    num_threads: int = Field(0, ge=0, description="torch's threads in the engine; 0: one a core")
+    queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
+    deadline_s: float = Field(
+        30.0, gt=0, description="Seconds within which a refine must be answered, else 504"
+    )
+    live_deadline_s: float = Field(
+        15.0, gt=0, description="The same for `/generations-lcm`, the live-canvas pass"
+    )
+    drain_s: float = Field(
+        25.0, ge=0, description="Seconds that running requests get after the first SIGTERM"
+    )
+    drain_delay_s: float = Field(
+        0.0,
+        ge=0,
+        description="Seconds to keep refusing with 503 before closing, for load balancers",
+    )
+    max_body_bytes: int = Field(12 << 20, gt=0, description="Largest request body, else 413")
+    jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of JPEG and WebP answers")
+    embed_parameters: bool = Field(
+        default=True,
+        description="Write prompt, seed and the other parameters into the picture's EXIF",
+    )
+    log_format: LogFormat = Field("console", description="`console` or `json`")
+
+    def keys(self) -> frozenset[str]:
+        """Return the bearer keys; empty when the service is open."""
+        given = self.api_keys.get_secret_value().split(",")
+        return frozenset(key.strip() for key in given if key.strip())
+
+    def engine(self) -> EngineSettings:
+        """Return the part that an engine process needs."""
+        return EngineSettings(
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            max_batch=self.max_batch,
+            max_waiting=self.queue_size,
+            num_threads=self.num_threads,
+            log_format=self.log_format,
+        )
+
+
+def settings_table() -> str:
+    """Return the Markdown table of all settings, as it stands in the README."""
+    lines = ["| variable | default | what it does |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `REFINE_{name.upper()}` | {_shown(field.default)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, SecretStr) or default == "":
+        return "none"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
