@@ -69,6 +69,10 @@ class EngineClient(Protocol):
         """End the engine; what still runs fails."""
         ...
 
+    async def wait_until(self, *states: State) -> EngineHealth:
+        """Wait until the engine is in one of the states; return its health."""
+        ...
+
     async def generate(
         self,
         params: GenerationParams,
@@ -138,9 +142,8 @@ class LocalEngineClient:
             process.connection.close()
             await asyncio.to_thread(process.join)
 
-    async def wait_until_settled(self) -> EngineHealth:
-        """Wait until the engine serves, or has failed for good; return its health."""
-        while self._state in {"starting", "restarting"}:
+    async def wait_until(self, *states: State) -> EngineHealth:
+        while self._state not in states:
             self._changed.clear()
             await self._changed.wait()
         return self.health

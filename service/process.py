@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from service.settings import EngineSettings
 
 _END_S = 5.0
+
+# How long OpenMP's threads spin before they sleep. The default, 300,000, makes a UNet step of
+# 46 ms take 3 s where another process shares the cores, since the spinning keeps it waiting; with
+# 10,000 it is 50 ms alone and 0.2 s in company; without any spinning 90 ms alone.
+_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
 
 
 class EngineProcess(Protocol):
@@ -44,6 +50,7 @@ class WorkerProcess:
                 f"--settings={settings.model_dump_json()}",
             ],
             pass_fds=[theirs.fileno()],
+            env={**_ENVIRONMENT, **os.environ},
             stdin=subprocess.DEVNULL,
         )
         theirs.close()

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     dtype: DtypeName = Field(
         "auto",
         description="`float32`, `float16` or `bfloat16`; `auto`: float16 on CUDA, on a CPU "
-        "bfloat16 where the processor computes in it, else float32",
+        "bfloat16 where the processor has matrix units for it, else float32",
     )
     compile: Literal["off"] = Field("off", description="`off`: torch.compile is not used yet")
     max_batch: int = Field(

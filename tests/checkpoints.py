@@ -95,7 +95,7 @@ def _unet() -> UNet2DConditionModel:
     )
     for name, weight in unet.named_parameters():
         if "attn2.to_out" in name or "cond_proj" in name:  # else prompt and guidance hardly show
-            weight *= 10
+            weight.mul_(10)
     return unet
 
 

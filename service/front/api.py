@@ -26,6 +26,7 @@ from service.front.schemas import (
     RefineRequest,
     RefineResponse,
     parse_body,
+    picture_parameters,
 )
 from service.jobs import Finished, GenerationParams, Pixels
 
@@ -141,11 +142,12 @@ def _write(
     front: Front, request: RefineRequest, params: GenerationParams, finished: Finished
 ) -> bytes:
     output_format: OutputFormat = request.output_format or "jpeg"
+    parameters = picture_parameters(front.checkpoint.name, request, params, finished)
     picture = encode_image(
         finished.images[0],
         format=output_format,
         quality=front.settings.jpeg_quality,
-        metadata=_parameters(front, request, params, finished),
+        metadata=parameters if front.settings.embed_parameters else None,
     )
     job = LcmGenerationJob(
         image_data_url=[to_data_url(picture, output_format)],
@@ -155,26 +157,6 @@ def _write(
         prompt_tokens_dropped=finished.num_tokens_dropped,
     )
     return RefineResponse(lcm_generation_job=job).to_json()
-
-
-def _parameters(
-    front: Front, request: RefineRequest, params: GenerationParams, finished: Finished
-) -> dict[str, str | int | float] | None:
-    """Return what the picture is told of itself, in the words of the wire."""
-    if not front.settings.embed_parameters:
-        return None
-    return {
-        "model": front.checkpoint.name,
-        "prompt": request.prompt,
-        "style": request.style or "NONE",
-        "steps": params.num_inference_steps,
-        "stepsRun": finished.num_steps_run,
-        "strength": params.strength,
-        "guidance": params.guidance_scale,
-        "seed": params.seeds[0],
-        "width": params.width,
-        "height": params.height,
-    }
 
 
 class _ServerTiming:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Iterable
 
 from starlette.requests import Request
@@ -34,6 +35,16 @@ class KeyRing:
         matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
         if scheme.lower() != "bearer" or not any(matches):
             raise AccessDenied("a valid key is required: send Authorization: Bearer KEY")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _digest(key: bytes) -> bytes:

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 from models.catalog import Defaults
 from models.styles import load_styles
 from service.errors import BadRequest, ValidationFailed
-from service.jobs import GenerationParams
+from service.jobs import Finished, GenerationParams
 
 MAX_SEED = 9_999_999_998
 MAX_PROMPT_CHARS = 1500
@@ -150,6 +150,24 @@ class RefineResponse(BaseModel):
         if job["requestTimestamp"] is None:
             del job["requestTimestamp"]
         return json.dumps(content, separators=(",", ":")).encode()
+
+
+def picture_parameters(
+    model: str, request: RefineRequest, params: GenerationParams, finished: Finished
+) -> dict[str, str | int | float]:
+    """Return what a picture is told of its own making, enough to make it again."""
+    return {
+        "model": model,
+        "prompt": request.prompt,
+        "style": request.style or "NONE",
+        "steps": params.num_inference_steps,
+        "stepsRun": finished.num_steps_run,
+        "strength": params.strength,
+        "guidance": params.guidance_scale,
+        "seed": params.seeds[0],
+        "width": params.width,
+        "height": params.height,
+    }
 
 
 class ErrorResponse(BaseModel):

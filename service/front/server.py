@@ -23,10 +23,12 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, front: Front) -> None:
         super().__init__(config)
         self._front = front
-        self._drain: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failure = ""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tasks.append(self._loop.create_task(self._end_if_engine_fails()))
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's own
@@ -40,7 +42,7 @@ class DrainingServer(uvicorn.Server):
 
     def _begin_drain(self) -> None:
         _log.info("draining", active=self._front.num_active)
-        self._drain = self._loop.create_task(self._end_when_idle())
+        self._tasks.append(self._loop.create_task(self._end_when_idle()))
 
     async def _end_when_idle(self) -> None:
         settings = self._front.settings
@@ -50,6 +52,12 @@ class DrainingServer(uvicorn.Server):
                 await self._front.wait_until_idle()
         except TimeoutError:
             _log.warning("requests did not end in time", active=self._front.num_active)
+        self.should_exit = True
+
+    async def _end_if_engine_fails(self) -> None:
+        """End with the engine's own sentence when it cannot start, rather than never be ready."""
+        health = await self._front.client.wait_until("failed")
+        self.failure = health.message
         self.should_exit = True
 
 

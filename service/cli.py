@@ -1,0 +1,191 @@
+"""The command line: `instant-refine serve | refine | styles | models | doctor`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from models.catalog import CheckpointError, find_checkpoint, load_catalog
+from models.styles import load_styles
+from service.errors import RefineError
+from service.front.auth import is_loopback
+from service.front.schemas import MAX_SEED, SIDES
+from service.logs import configure_logging
+from service.settings import Settings
+
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="instant-refine",
+    help="Refine pictures in real time with a latent consistency model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(help="List and download checkpoints.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+
+_out = Console()
+_err = Console(stderr=True)
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint: a catalogue name, a folder, or a hub id ORG/NAME[@REVISION]"),
+]
+DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
+
+
+def main() -> None:
+    """Run the command line; a fault that the user can mend is one sentence, not a trace."""
+    try:
+        app()
+    except (CheckpointError, RefineError, OSError) as error:
+        _fail(str(error))
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    *,
+    pull: Annotated[bool, typer.Option(help="Download the checkpoint first if need be")] = False,
+) -> None:
+    """Serve the API until a signal ends it."""
+    from service.front.app import create_app  # noqa: PLC0415 - each command loads what it needs
+    from service.front.server import create_server  # noqa: PLC0415
+
+    settings = _settings(host=host, port=port, model=model, device=device)
+    if not settings.keys() and not is_loopback(settings.host):
+        _fail(
+            f"{settings.host} is reachable from other machines: set REFINE_API_KEYS to serve "
+            "there, or serve on 127.0.0.1",
+            EXIT_USAGE,
+        )
+    configure_logging(settings.log_format)
+    _find_files(settings.model, pull=pull)
+    server = create_server(create_app(settings, _client(settings)), settings)
+    server.run()
+    if server.failure:
+        _fail(server.failure)
+
+
+@app.command()
+def refine(  # noqa: PLR0917 - typer's options are all by name
+    picture: Annotated[Path, typer.Argument(metavar="IN", help="The picture to refine")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="What it shows")],
+    style: Annotated[str, typer.Option(help="One of `instant-refine styles`")] = "NONE",
+    steps: Annotated[int | None, typer.Option(help="4 to 16")] = None,
+    strength: Annotated[float | None, typer.Option(help="0.1 (faithful) to 1 (free)")] = None,
+    guidance: Annotated[float | None, typer.Option(help="0.5 to 20")] = None,
+    seed: Annotated[int | None, typer.Option(help=f"0 to {MAX_SEED}; else at random")] = None,
+    width: Annotated[int, typer.Option(help="512, 640 or 1024")] = SIDES[0],
+    height: Annotated[int, typer.Option(help="512, 640 or 1024")] = SIDES[0],
+    model: ModelOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Refine one picture, with an engine of its own."""
+    from service.refine import refine_file  # noqa: PLC0415
+
+    configure_logging("console")
+    settings = _settings(model=model, device=device)
+    _find_files(settings.model, pull=False)
+    fields = {
+        "prompt": prompt,
+        "style": style,
+        "steps": steps,
+        "strength": strength,
+        "guidance": guidance,
+        "seed": seed,
+        "width": width,
+        "height": height,
+    }
+    refine_file(
+        picture, output, fields=fields, settings=settings, client=_client(settings), console=_err
+    )
+
+
+@app.command()
+def styles() -> None:
+    """List the styles and what each adds to a prompt."""
+    table = Table("name", "title", "prompt")
+    for style in load_styles().values():
+        table.add_row(style.name, style.title, style.prompt)
+    _out.print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine, and say how to mend what is amiss."""
+    from service.doctor import diagnose  # noqa: PLC0415 - loads torch
+
+    is_well = diagnose(_settings(), _out)
+    raise typer.Exit(0 if is_well else 1)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """List the checkpoints that are known by name, and which are on this machine."""
+    from models.hub import local_folder  # noqa: PLC0415
+
+    table = Table("name", "title", "licence", "trained guidance", "here")
+    for checkpoint in load_catalog().values():
+        try:
+            where = str(local_folder(checkpoint))
+        except CheckpointError:
+            where = "no"
+        low, high = checkpoint.guidance_trained or ("?", "?")
+        table.add_row(
+            checkpoint.name, checkpoint.title, checkpoint.licence, f"{low} to {high}", where
+        )
+    _out.print(table)
+
+
+@models_app.command("pull")
+def models_pull(
+    model: Annotated[str, typer.Argument(help="A catalogue name or a hub id ORG/NAME[@REVISION]")],
+) -> None:
+    """Download a checkpoint, so that it serves without a network."""
+    from models.hub import pull  # noqa: PLC0415
+
+    checkpoint = find_checkpoint(model)
+    _out.print(f"{checkpoint.name} is in {pull(checkpoint)}")
+
+
+def _settings(**given: Any) -> Settings:
+    """Join the options with the environment; options win."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = str(first["loc"][0])
+        _fail(f"REFINE_{name.upper()} (--{name}): {first['msg']}", EXIT_USAGE)
+
+
+def _find_files(model: str, *, pull: bool) -> None:
+    """Raise CheckpointError now, rather than from the engine, when the files are not here."""
+    from models import hub  # noqa: PLC0415
+
+    checkpoint = find_checkpoint(model)
+    if pull:
+        hub.pull(checkpoint)
+    hub.local_folder(checkpoint)
+
+
+def _client(settings: Settings) -> Any:
+    from service.client import LocalEngineClient  # noqa: PLC0415
+
+    return LocalEngineClient(settings.engine())
+
+
+def _fail(message: str, exit_code: int = 1) -> NoReturn:
+    _err.print(f"[red]error:[/] {message}", highlight=False)
+    sys.exit(exit_code)

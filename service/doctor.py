@@ -1,0 +1,139 @@
+"""`instant-refine doctor`: what this machine has, and the cure for what it lacks."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from models.catalog import CheckpointError, find_checkpoint, load_catalog
+from models.device import pick_device, pick_dtype
+from models.hub import local_folder
+from service.front.auth import is_loopback
+from service.settings import Settings
+
+_GIB = 1 << 30
+_LEAST_MEMORY_GIB = 2
+_LEAST_DISK_GIB = 1
+_OLDEST_PYTHON = (3, 11)
+_OLDEST_TORCH, _FIRST_UNTRIED_TORCH = (2, 11), (2, 14)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `cure` is empty where all is well."""
+
+    subject: str
+    found: str
+    cure: str = ""
+
+
+def diagnose(settings: Settings, console: Console) -> bool:
+    """Print a table of findings; return True when nothing is amiss."""
+    findings = list(examine(settings))
+    table = Table("", "what", "found", "cure")
+    for finding in findings:
+        mark = "[red]fault[/]" if finding.cure else "[green]ok[/]"
+        table.add_row(mark, finding.subject, finding.found, finding.cure)
+    console.print(table)
+    return not any(finding.cure for finding in findings)
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at everything that serving needs."""
+    yield _python()
+    yield _torch()
+    yield _device(settings)
+    yield _memory()
+    yield _disk()
+    yield _model(settings)
+    yield from _cached()
+    yield _port(settings)
+    yield _keys(settings)
+
+
+def _python() -> Finding:
+    is_old = sys.version_info < _OLDEST_PYTHON
+    return Finding(
+        "python", platform.python_version(), "install Python 3.11 or newer" if is_old else ""
+    )
+
+
+def _torch() -> Finding:
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    is_untried = not _OLDEST_TORCH <= version < _FIRST_UNTRIED_TORCH
+    cure = "install the version of constraints.txt: make install" if is_untried else ""
+    built_for = torch.version.cuda or "CPU"
+    return Finding("torch", f"{torch.__version__} (built for {built_for})", cure)
+
+
+def _device(settings: Settings) -> Finding:
+    try:
+        device = pick_device(settings.device)
+        dtype = str(pick_dtype(settings.dtype, device)).removeprefix("torch.")
+    except ValueError as error:
+        return Finding("device", settings.device, f"{error}; or set REFINE_DEVICE=auto")
+    if device == "cpu":
+        return Finding("device", f"cpu, {torch.get_num_threads()} threads, {dtype}")
+    return Finding("device", f"{device}: {torch.cuda.get_device_name(device)}, {dtype}")
+
+
+def _memory() -> Finding:
+    gib = _available_memory_bytes() / _GIB
+    cure = f"free some: {_LEAST_MEMORY_GIB} GiB are needed" if gib < _LEAST_MEMORY_GIB else ""
+    return Finding("memory", f"{gib:.1f} GiB available", cure)
+
+
+def _available_memory_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _disk() -> Finding:
+    gib = shutil.disk_usage(Path.home()).free / _GIB
+    cure = "free some, checkpoints are large" if gib < _LEAST_DISK_GIB else ""
+    return Finding("disk", f"{gib:.1f} GiB free in {Path.home()}", cure)
+
+
+def _model(settings: Settings) -> Finding:
+    try:
+        folder = local_folder(find_checkpoint(settings.model))
+    except CheckpointError as error:
+        return Finding("model", settings.model, str(error))
+    return Finding("model", f"{settings.model} in {folder}")
+
+
+def _cached() -> Iterator[Finding]:
+    for checkpoint in load_catalog().values():
+        try:
+            yield Finding("checkpoint", f"{checkpoint.name}: {local_folder(checkpoint)}")
+        except CheckpointError:
+            yield Finding("checkpoint", f"{checkpoint.name}: not downloaded")
+
+
+def _port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            return Finding("port", f"{where} is taken", "serve elsewhere: --port or REFINE_PORT")
+    return Finding("port", f"{where} is free")
+
+
+def _keys(settings: Settings) -> Finding:
+    count = len(settings.keys())
+    if count == 0 and not is_loopback(settings.host):
+        return Finding("keys", "none", f"set REFINE_API_KEYS to serve on {settings.host}")
+    return Finding("keys", f"{count} keys" if count else "none: only this machine may ask")

@@ -1,0 +1,63 @@
+"""An engine client without an engine: answers at once, or when a test lets it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import numpy as np
+
+from service.client import EngineHealth, OnProgress, State
+from service.errors import RefineError
+from service.jobs import Finished, GenerationParams, Pixels, StageTimes
+from service.messages import Ready
+
+READY = Ready(device="cpu", dtype="float32", model="pocket", max_batch=1)
+
+
+class FakeEngineClient:
+    """Returns the picture's negative. Keeps what it was asked and what was aborted."""
+
+    def __init__(self) -> None:
+        self.health = EngineHealth("serving", "serving", READY)
+        self.asked: list[tuple[GenerationParams, Pixels, float]] = []
+        self.num_aborted = 0
+        self.refusals: deque[RefineError] = deque()
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+
+    async def start(self) -> None:
+        """There is nothing to start."""
+
+    async def stop(self) -> None:
+        """There is nothing to stop."""
+
+    async def wait_until(self, *states: State) -> EngineHealth:
+        if self.health.state not in states:
+            await asyncio.Event().wait()  # its state never changes
+        return self.health
+
+    async def generate(
+        self,
+        params: GenerationParams,
+        image: Pixels,
+        *,
+        timeout_s: float,
+        on_progress: OnProgress | None = None,
+    ) -> Finished:
+        assert on_progress is None
+        self.asked.append((params, image, timeout_s))
+        if self.refusals:
+            raise self.refusals.popleft()
+        try:
+            await self.is_open.wait()
+        except asyncio.CancelledError:
+            self.num_aborted += 1
+            raise
+        return Finished(
+            "job",
+            np.stack([255 - image] * len(params.seeds)),
+            num_steps_run=params.num_inference_steps,
+            num_tokens_dropped=max(0, len(params.prompt) - 1000),
+            times=StageTimes(queue_ms=1, text_ms=2, encode_ms=3, denoise_ms=4, vae_ms=5),
+        )

@@ -1,0 +1,34 @@
+"""A real server on a free port, in a thread of the test."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from service.client import EngineClient
+from service.front.app import create_app
+from service.front.server import create_server
+from service.settings import Settings
+from tests.fakes import FakeEngineClient
+
+KEY = "a-test-key"
+
+
+@contextmanager
+def running_server(client: EngineClient | None = None, **settings: Any) -> Iterator[str]:
+    """Serve with a fake engine unless another is given; yield the address, without a slash."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(Settings(**settings), client or FakeEngineClient())
+    server = create_server(app, app.state.front.settings)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+        assert not thread.is_alive(), "the server did not end"
