@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import AccessDenied, MethodNotAllowed, NotFound, RefineError
 
@@ -50,13 +51,37 @@ def install_error_handlers(app: FastAPI) -> None:
     async def routed_nowhere(_request: Request, error: HTTPException) -> Response:
         return error_response(_to_refusal(error), dict(error.headers or {}))
 
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        request_id = request.state.request_id
-        _log.error("an unforeseen error", request_id=request_id, exc_info=error)
-        return error_response(
-            RefineError(f"something unforeseen went wrong; the log knows it as {request_id}")
-        )
+
+class UnforeseenErrors:
+    """ASGI middleware: a bug answers 500 with an id that stands in the log beside the trace.
+
+    A middleware and not a handler, since starlette would run that one outside of `AccessLog`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_started = False
+
+        async def send_noting_start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting_start)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
+            request_id = scope["state"]["request_id"]
+            _log.error("an unforeseen error", request_id=request_id, exc_info=error)
+            if not has_started:
+                answer = error_response(
+                    RefineError(f"something unforeseen went wrong; the log has it as {request_id}")
+                )
+                await answer(scope, receive, send)
 
 
 def _to_refusal(error: HTTPException) -> RefineError:

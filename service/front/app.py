@@ -12,7 +12,7 @@ from fastapi_offline import FastAPIOffline
 from service.client import EngineClient
 from service.front import api, info
 from service.front.access import AccessLog
-from service.front.answers import install_error_handlers
+from service.front.answers import UnforeseenErrors, install_error_handlers
 from service.front.front import Front
 from service.settings import Settings
 
@@ -42,6 +42,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(api.router)
     app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(info.router)
-    app.add_middleware(AccessLog)
+    app.add_middleware(UnforeseenErrors)
+    app.add_middleware(AccessLog)  # outermost: the last one added
     install_error_handlers(app)
     return app

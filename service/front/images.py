@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-
 import PIL.WebPImagePlugin  # noqa: F401 - registers it; else the first WebP loads 40 openers
 from PIL import Image
 
@@ -30,8 +29,8 @@ from service.front.containers import (
 from service.front.dataurl import decode_data_url, to_data_url
 from service.front.exif import Metadata, build_exif, parse_metadata, read_orientation
 from service.front.icc import to_srgb
-from service.jobs import Pixels
 from service.front.modes import on_white, to_eight_bits
+from service.jobs import Pixels
 
 __all__ = [
     "Format",
@@ -46,7 +45,6 @@ __all__ = [
     "read_picture",
     "to_data_url",
 ]
-
 
 
 DEFAULT_LIMITS: Final = ImageLimits()

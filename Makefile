@@ -1,0 +1,62 @@
+# Everything that a newcomer, a contributor or CI does has its command here.
+#
+#   make serve PORT=8001            any setting can also be given as REFINE_...
+#   make install PIP_ARGS="..."     extra arguments for pip, such as an index with a small torch
+
+PYTHON ?= python3
+PIP_ARGS ?=
+HOST ?= 127.0.0.1
+PORT ?= 8000
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEVELOPED := .venv/.developed
+
+.PHONY: install dev serve check format test test-slow bench docs lock train-pocket clean
+
+install: $(INSTALLED)  ## .venv with instant-refine in it
+dev: $(DEVELOPED)  ## the same with what checks and tests need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable .
+	touch $@
+
+$(DEVELOPED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS) --editable '.[dev,train]'
+	touch $@
+
+serve: $(INSTALLED)  ## serve on the bundled checkpoint
+	$(BIN)/instant-refine serve --host $(HOST) --port $(PORT)
+
+check: $(DEVELOPED)  ## lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DEVELOPED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: $(DEVELOPED)  ## under 5 minutes on two cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(DEVELOPED)  ## what needs load or minutes, under 20
+	$(BIN)/python -m pytest -m slow
+
+bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants the machine alone
+	$(BIN)/python -m benchmarks.bench_service
+
+docs: $(DEVELOPED)  ## write what the README generates
+	$(BIN)/python -m benchmarks.readme
+
+lock:  ## pin anew what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+
+train-pocket: $(DEVELOPED)  ## train the bundled checkpoint, or go on where it stopped
+	$(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,500 @@
+"""The wire, against a real server with a fake engine behind it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.catalog import load_catalog
+from models.styles import load_styles
+from service.client import EngineHealth
+from service.errors import (
+    EngineRestarting,
+    EngineStarting,
+    GenerationFailed,
+    QueueFull,
+    RefineError,
+)
+from service.front.images import read_metadata
+from service.front.schemas import MAX_SEED, SIDES
+from tests.fakes import FakeEngineClient
+from tests.servers import KEY, running_server
+
+ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
+PATHS = [prefix + route for prefix in ("", "/api/rest/v1") for route in ROUTES]
+MAX_BODY_BYTES = 2_000_000
+STAGES = ["decode", "queue", "text", "encode", "denoise", "vae", "codec"]
+
+
+def data_url(image: Image.Image, file_format: str = "PNG") -> str:
+    file = io.BytesIO()
+    image.save(file, file_format)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+PICTURE = data_url(Image.new("RGB", (64, 48), (200, 30, 60)))
+
+
+class Api:
+    """A server, its engine, and a client that holds the key."""
+
+    def __init__(self, url: str, engine: FakeEngineClient) -> None:
+        self.url = url
+        self.engine = engine
+        self.http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20
+        )
+
+    def refine(self, route: str = ROUTES[0], /, **fields: Any) -> httpx.Response:
+        return self.http.post(route, json={"imageDataUrl": PICTURE, "prompt": "a boat", **fields})
+
+    def refused(self, response: httpx.Response, status: int, code: str, path: str = "$") -> str:
+        """Hold a refusal against the contract; return its sentence."""
+        assert response.status_code == status
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["x-request-id"]
+        content = response.json()
+        assert content.keys() == {"error", "path", "code"}
+        assert (content["code"], content["path"]) == (code, path)
+        assert len(response.content) < 2000
+        sentence: str = content["error"]
+        assert not re.search(r"0x[0-9a-f]{6}|/usr/|site-packages|Traceback", sentence)
+        return sentence
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, FakeEngineClient]]:
+    engine = FakeEngineClient()
+    with running_server(engine, api_keys=f"another,{KEY}", max_body_bytes=MAX_BODY_BYTES) as url:
+        yield url, engine
+
+
+@pytest.fixture
+def api(server: tuple[str, FakeEngineClient]) -> Iterator[Api]:
+    url, engine = server
+    engine.asked.clear()
+    api = Api(url, engine)
+    yield api
+    engine.refusals.clear()
+    api.http.close()
+    # Whatever a test sent, the server is well after it.
+    assert httpx.get(url + "/health/live").json() == {"live": True}
+
+
+def picture_of(response: httpx.Response) -> bytes:
+    (url,) = response.json()["lcmGenerationJob"]["imageDataUrl"]
+    return base64.b64decode(url.partition(",")[2])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_picture_comes_back_in_the_hosted_shape(api: Api, path: str) -> None:
+    """On both routes, under both prefixes: 200, one JPEG data URL, nulls where they are due."""
+    response = api.refine(path, requestTimestamp="2026-11-23T00:00:00Z", seed=5)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    job = response.json()["lcmGenerationJob"]
+    assert job.pop("imageDataUrl")[0].startswith("data:image/jpeg;base64,")
+    assert job == {
+        "requestTimestamp": "2026-11-23T00:00:00Z",
+        "apiCreditCost": None,
+        "cost": None,
+        "seed": 5,
+        "stepsRun": 4,
+        "promptTokensDropped": 0,
+    }
+    with Image.open(io.BytesIO(picture_of(response))) as image:
+        assert (image.format, image.size) == ("JPEG", (512, 512))
+
+
+def test_stages_are_told(api: Api) -> None:
+    """`Server-Timing` carries each stage of the request in milliseconds."""
+    header = api.refine().headers["server-timing"]
+    names = [entry.partition(";dur=")[0] for entry in header.split(", ")]
+    assert names == STAGES
+    assert all(float(entry.partition(";dur=")[2]) >= 0 for entry in header.split(", "))
+
+
+def test_absent_fields_get_the_checkpoint_defaults(api: Api) -> None:
+    """What is left out is the checkpoint's default, and 512 x 512."""
+    api.refine()
+    params, image, _ = api.engine.asked[-1]
+    defaults = load_catalog()["pocket"].defaults
+    assert image.shape == (512, 512, 3)
+    assert (params.height, params.width) == (512, 512)
+    assert params.num_inference_steps == defaults.num_inference_steps
+    assert params.strength == defaults.strength
+    assert params.guidance_scale == defaults.guidance_scale
+    assert params.prompt == "a boat"
+
+
+def test_null_equals_absent(api: Api) -> None:
+    """The Python SDK sends nulls for what its caller left out."""
+    names = ["guidance", "height", "width", "requestTimestamp", "steps", "strength", "style"]
+    response = api.refine(seed=1, **dict.fromkeys([*names, "outputFormat"]))
+    assert response.status_code == 200
+    assert "requestTimestamp" not in response.json()["lcmGenerationJob"]
+    with_nulls = api.engine.asked[-1][0]
+    api.refine(seed=1)
+    assert api.engine.asked[-1][0] == with_nulls
+
+
+@pytest.mark.parametrize(
+    ("given", "echoed"), [("abc", "abc"), (1764000000000, "1764000000000"), (1.5, "1.5")]
+)
+def test_the_timestamp_is_echoed_as_text(api: Api, given: Any, echoed: str) -> None:
+    """A number as timestamp would make the SDK drop the picture: it comes back as text."""
+    job = api.refine(requestTimestamp=given).json()["lcmGenerationJob"]
+    assert job["requestTimestamp"] == echoed
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 + 3, MAX_SEED])
+def test_a_seed_is_echoed_whole(api: Api, seed: int) -> None:
+    """Seeds over 2^32 reach the engine and the answer unchanged."""
+    assert api.refine(seed=seed).json()["lcmGenerationJob"]["seed"] == seed
+    assert api.engine.asked[-1][0].seeds == (seed,)
+
+
+def test_a_seed_is_drawn_and_told(api: Api) -> None:
+    """Without a seed every request gets its own, which the answer tells."""
+    seeds = [api.refine().json()["lcmGenerationJob"]["seed"] for _ in range(4)]
+    assert len(set(seeds)) == 4
+    assert [asked[0].seeds for asked in api.engine.asked] == [(seed,) for seed in seeds]
+
+
+GOOD = [
+    {"guidance": 0.5}, {"guidance": 20}, {"guidance": 7.25},
+    {"steps": 4}, {"steps": 16}, {"strength": 0.1}, {"strength": 1},
+    {"prompt": ""}, {"prompt": "x" * 1500}, {"prompt": "\U0001f469‍\U0001f680 héllo\n\t"},
+    {"prompt": "{prompt} {{7*7}} %s <|endoftext|>"},
+    *({"height": height, "width": width} for height in SIDES for width in SIDES),
+    *({"style": style} for style in load_styles()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", GOOD, ids=lambda fields: json.dumps(fields)[:40])
+def test_what_is_inside_the_bounds_is_taken(api: Api, fields: dict[str, Any]) -> None:
+    """Each end of each bound, each shape, each style gives a picture of the asked size."""
+    response = api.refine(**fields)
+    assert response.status_code == 200, response.text
+    params, image, _ = api.engine.asked[-1]
+    assert image.shape == (fields.get("height", 512), fields.get("width", 512), 3)
+    style = load_styles()[fields.get("style", "NONE")]
+    assert params.prompt == style.apply(fields.get("prompt", "a boat"))
+
+
+BAD: list[tuple[str, Any]] = [
+    *(("steps", value) for value in (3, 17, 4.0, 4.5, "4", True, -0.0, 2**63, 2**65, [4])),
+    *(("strength", value) for value in (0.09, 1.01, "0.5", False, float("nan"), float("inf"))),
+    *(("guidance", value) for value in (0.49, 20.1, "7", True, float("-inf"))),
+    *(("height", value) for value in (511, 513, 0, -512, 512.0, "512", True, 4096)),
+    *(("width", value) for value in [768, 640.0, "640"]),
+    *(("seed", value) for value in (-1, MAX_SEED + 1, 1.0, "7", 10**30)),
+    *(("prompt", value) for value in (None, 7, "x" * 1501, "a\0b", "\x1b[31m", "\ud800", ["a"])),
+    *(("style", value) for value in ("anime", "", "../x", 3)),
+    *(("outputFormat", value) for value in ("gif", "JPEG", 1)),
+    *(("requestTimestamp", value) for value in (True, [1], "x" * 65, float("nan"), "\0")),
+    *(("imageDataUrl", value) for value in (None, 5, ["x"])),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_what_is_outside_the_bounds_is_refused_by_name(api: Api, name: str, value: Any) -> None:
+    """Wrong types and values are told with the field and what it must be; nothing is coerced."""
+    body = json.dumps({"imageDataUrl": PICTURE, "prompt": "a boat", name: value})
+    response = api.http.post(ROUTES[0], content=body, headers={"content-type": "application/json"})
+    sentence = api.refused(response, 400, "validation-failed", f"$.{name}")
+    assert sentence.startswith(f"{name} must be ")
+    assert not api.engine.asked
+
+
+@pytest.mark.parametrize("name", ["imageDataUrl", "prompt"])
+def test_a_missing_field_is_named(api: Api, name: str) -> None:
+    """Both required fields are asked for by name."""
+    body = {"imageDataUrl": PICTURE, "prompt": "a boat"}
+    del body[name]
+    sentence = api.refused(
+        api.http.post(ROUTES[0], json=body), 400, "validation-failed", f"$.{name}"
+    )
+    assert sentence == f"{name} is required"
+
+
+def test_a_misspelt_field_is_refused_with_the_right_one(api: Api) -> None:
+    """`strenght` must not pass in silence; nor does a name that could be an attack come back."""
+    sentence = api.refused(api.refine(strenght=0.5), 400, "bad-request", "$.strenght")
+    assert "did you mean strength?" in sentence
+    sentence = api.refused(api.refine(**{"<script>": 1}), 400, "bad-request")
+    assert "script" not in sentence
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b'"x"', b"null", b"{", b"{} x", b"\xff\xfe", b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"), b'{"prompt":"a\nb"}', b"[" * 100_000, b'{"a":' * 30_000,
+        b'{"prompt":"a","prompt":"b"}',
+    ],
+    ids=range(13),
+)  # fmt: skip
+def test_what_is_not_one_json_object_is_refused(api: Api, body: bytes) -> None:
+    """Broken, doubled, deep or foreign JSON is a bad request, and quickly so."""
+    response = api.http.post(ROUTES[0], content=body, headers={"content-type": "application/json"})
+    api.refused(response, 400, "bad-request")
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "multipart/form-data", "image/png"])
+def test_only_json_is_taken(api: Api, content_type: str | None) -> None:
+    """A form or a file is refused before it is read."""
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = api.http.post(ROUTES[0], content=b"{}", headers=headers)
+    api.refused(response, 415, "unsupported-media-type")
+
+
+def test_json_with_a_charset_is_taken_and_compression_is_not(api: Api) -> None:
+    """A charset parameter is common; a compressed body could be a bomb."""
+    body = json.dumps({"imageDataUrl": PICTURE, "prompt": "a"})
+    headers = {"content-type": "application/json; charset=utf-8"}
+    assert api.http.post(ROUTES[0], content=body, headers=headers).status_code == 200
+    headers["content-encoding"] = "gzip"
+    response = api.http.post(ROUTES[0], content=body, headers=headers)
+    api.refused(response, 415, "unsupported-media-type")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_over_the_cap_is_refused(api: Api, *, is_chunked: bool) -> None:
+    """With and without a Content-Length the cap holds."""
+    body = b"x" * (MAX_BODY_BYTES + 1)
+    content = iter([body]) if is_chunked else body
+    response = api.http.post(
+        ROUTES[0], content=content, headers={"content-type": "application/json"}
+    )
+    api.refused(response, 413, "body-too-large")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "data:image/png;base64,", "hello world", "http://127.0.0.1:1/x.png", "/etc/passwd"],
+)
+def test_what_is_no_picture_is_refused(api: Api, value: str) -> None:
+    """Neither an address nor a path is followed: only bytes of a picture count."""
+    api.refused(api.refine(imageDataUrl=value), 400, "image-invalid", "$.imageDataUrl")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"],
+)
+def test_without_the_key_nothing_is_read(api: Api, header: str | None) -> None:
+    """No key, a wrong one or another scheme: 401, however broken the body is."""
+    headers = {} if header is None else {"authorization": header}
+    response = httpx.post(api.url + ROUTES[0], content=b"\xff", headers=headers)
+    api.refused(response, 401, "access-denied")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+def test_each_key_is_taken_and_the_scheme_in_any_case(api: Api) -> None:
+    """All keys of the list hold; a doubled header does not, nor does one with foreign letters."""
+    body = {"imageDataUrl": PICTURE, "prompt": ""}
+    for header in ("Bearer another", f"bearer {KEY}"):
+        response = httpx.post(api.url + ROUTES[0], json=body, headers={"authorization": header})
+        assert response.status_code == 200
+    twice = [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")]
+    assert httpx.post(api.url + ROUTES[0], json=body, headers=twice).status_code == 401
+    foreign = {b"authorization": "Bearer é".encode()}
+    assert httpx.post(api.url + ROUTES[0], json=body, headers=foreign).status_code == 401
+
+
+def test_every_route_asks_for_the_key_but_those_that_say_nothing(api: Api) -> None:
+    """The routes are found in the application itself: a new one cannot forget its key."""
+    open_paths = {"/health/live", "/health/ready"}
+    document = httpx.get(api.url + "/openapi.json").json()
+    assert len(document["paths"]) >= 6
+    for path, methods in document["paths"].items():
+        for method in methods:
+            status = httpx.request(method.upper(), api.url + path).status_code
+            assert status == (200 if path in open_paths else 401), path
+
+
+def test_unknown_paths_and_methods_are_told(api: Api) -> None:
+    """404 and 405 have the common shape, the latter with `Allow`."""
+    api.refused(api.http.get("/nothing"), 404, "not-found")
+    response = api.http.get(ROUTES[0])
+    api.refused(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (QueueFull("full", retry_after_s=7), 503),
+        (EngineStarting("starting", retry_after_s=5), 503),
+        (EngineRestarting("restarting", retry_after_s=5), 503),
+        (GenerationFailed("this picture could not be made"), 500),
+    ],
+)
+def test_the_engine_s_refusals_reach_the_caller(api: Api, error: RefineError, status: int) -> None:
+    """Each with its code, and with `Retry-After` where trying again helps."""
+    api.engine.refusals.append(error)
+    response = api.refine()
+    api.refused(response, status, error.code)
+    expected = None if error.retry_after_s is None else str(error.retry_after_s)
+    assert response.headers.get("retry-after") == expected
+    assert api.refine().status_code == 200
+
+
+def test_the_unforeseen_is_told_without_its_inside(
+    api: Api, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A bug answers 500 with an id that stands in the log beside the trace."""
+    api.engine.refusals.append(ZeroDivisionError("secret inside"))  # type: ignore[arg-type]
+    response = api.refine()
+    sentence = api.refused(response, 500, "unexpected")
+    assert response.headers["x-request-id"] in sentence
+    assert "secret" not in response.text
+    logged = capfd.readouterr()
+    assert response.headers["x-request-id"] in logged.out + logged.err
+
+
+@pytest.mark.parametrize(
+    ("given", "is_kept"), [("abc-123", True), ("a b", False), ("x" * 65, False)]
+)
+def test_the_request_id_is_echoed_when_it_is_harmless(
+    api: Api, given: str, *, is_kept: bool
+) -> None:
+    """A caller's own id is kept; what could be an injection is replaced."""
+    response = api.http.get("/health/live", headers={"x-request-id": given})
+    assert (response.headers["x-request-id"] == given) == is_kept
+
+
+def test_the_deadline_can_be_shortened(api: Api) -> None:
+    """`X-Request-Timeout-Ms` bounds the request: 504, and the engine is told to stop."""
+    api.engine.is_open.clear()
+    before = api.engine.num_aborted
+    try:
+        response = api.http.post(
+            ROUTES[0],
+            json={"imageDataUrl": PICTURE, "prompt": ""},
+            headers={"x-request-timeout-ms": "300"},
+        )
+    finally:
+        api.engine.is_open.set()
+    api.refused(response, 504, "deadline-exceeded")
+    assert api.engine.num_aborted == before + 1
+    assert api.engine.asked[-1][2] < 0.3
+    for value in ("0", "-5", "soon", "1e3", ""):
+        response = api.http.post(ROUTES[0], json={}, headers={"x-request-timeout-ms": value})
+        api.refused(response, 400, "bad-request")
+
+
+def test_a_caller_who_goes_frees_the_engine(api: Api) -> None:
+    """When the connection closes in the middle, the job is aborted."""
+    api.engine.is_open.clear()
+    before = api.engine.num_aborted
+    host, port = api.url.removeprefix("http://").split(":")
+    body = json.dumps({"imageDataUrl": PICTURE, "prompt": ""}).encode()
+    head = (
+        f"POST {ROUTES[0]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        _wait_until(lambda: len(api.engine.asked) == 1)
+    _wait_until(lambda: api.engine.num_aborted == before + 1)
+    api.engine.is_open.set()
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "png", "webp"])
+def test_the_picture_tells_its_parameters_and_nothing_of_the_input(
+    api: Api, output_format: str
+) -> None:
+    """The output holds what it takes to make it again, and none of the input's metadata."""
+    source = Image.new("RGB", (512, 512), (10, 20, 30))
+    exif = source.getexif()
+    exif[0x010E] = "where I live"
+    file = io.BytesIO()
+    source.save(file, "JPEG", exif=exif, comment=b"where I live")
+    url = base64.b64encode(file.getvalue()).decode()
+    response = api.refine(
+        imageDataUrl=url, style="ANIME", seed=9, strength=0.25, outputFormat=output_format
+    )
+    picture = picture_of(response)
+    assert b"where I live" not in picture
+    with Image.open(io.BytesIO(picture)) as image:
+        assert image.format == output_format.upper()
+    assert read_metadata(picture) == {
+        "model": "pocket", "prompt": "a boat", "style": "ANIME", "steps": 4, "stepsRun": 4,
+        "strength": 0.25, "guidance": 6.0, "seed": 9, "width": 512, "height": 512,
+    }  # fmt: skip
+
+
+def test_a_picture_of_the_asked_size_reaches_the_engine_unchanged(api: Api) -> None:
+    """With `NONE` and the right size neither prompt nor pixels are touched, and PNG is exact."""
+    pixels = np.random.default_rng(0).integers(0, 256, (640, 512, 3), dtype=np.uint8)
+    url = data_url(Image.fromarray(pixels).quantize(64).convert("RGB"))
+    response = api.refine(imageDataUrl=url, height=640, width=512, outputFormat="png")
+    _, image, _ = api.engine.asked[-1]
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as sent:
+        np.testing.assert_array_equal(image, np.asarray(sent))
+    with Image.open(io.BytesIO(picture_of(response))) as answered:
+        np.testing.assert_array_equal(255 - np.asarray(answered), image)
+
+
+def test_styles_and_models_are_listed(api: Api) -> None:
+    """What a caller can choose is told by the service itself."""
+    styles = api.http.get("/v1/styles").json()["styles"]
+    assert [style["name"] for style in styles] == list(load_styles())
+    models = {model["id"]: model for model in api.http.get("/v1/models").json()["models"]}
+    assert models["pocket"]["loaded"]
+    assert models["pocket"]["device"] == "cpu"
+    assert not models["lcm-dreamshaper-v7"]["loaded"]
+
+
+@pytest.mark.parametrize(
+    ("health", "reason"),
+    [
+        (EngineHealth("starting", "loading"), "starting: loading"),
+        (EngineHealth("restarting", "loading"), "starting again"),
+        (EngineHealth("failed", "none"), "could not start"),
+    ],
+)
+def test_readiness_tells_its_reason(api: Api, health: EngineHealth, reason: str) -> None:
+    """Readiness is the engine's, liveness the front's own."""
+    assert api.http.get("/health/ready").json()["ready"]
+    usual, api.engine.health = api.engine.health, health
+    response = httpx.get(api.url + "/health/ready")
+    api.engine.health = usual
+    assert response.status_code == 503
+    assert response.headers["retry-after"]
+    assert reason in response.json()["reason"]
+
+
+def test_the_documents_need_no_network(api: Api) -> None:
+    """`/docs` and what it loads come from this server alone, and the examples are valid."""
+    page = httpx.get(api.url + "/docs").text
+    links = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert links
+    for link in links:
+        assert link.startswith("/"), link
+        assert httpx.get(api.url + link).status_code == 200
+    assert "http" not in page.replace("http-equiv", "")
+    document = httpx.get(api.url + "/openapi.json").json()
+    for route in ROUTES:
+        content = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]
+        assert api.http.post(route, json=content["example"]).status_code == 200

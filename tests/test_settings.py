@@ -1,0 +1,41 @@
+"""Settings: one frozen object, and its table in the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, settings_table
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`REFINE_*` variables set what their names say, and reach the engine."""
+    monkeypatch.setenv("REFINE_MODEL", "some/model")
+    monkeypatch.setenv("REFINE_MAX_BATCH", "4")
+    monkeypatch.setenv("REFINE_API_KEYS", " one, two ,,")
+    settings = Settings()
+    assert (settings.engine().model, settings.engine().max_batch) == ("some/model", 4)
+    assert settings.keys() == {"one", "two"}
+
+
+def test_settings_are_frozen_and_checked() -> None:
+    """A value out of its bounds is refused, and none can change later."""
+    with pytest.raises(ValidationError):
+        Settings(port=70_000)
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_keys_never_show() -> None:
+    """Neither the settings nor what the engine is started with show a key."""
+    settings = Settings(api_keys="hush")
+    assert "hush" not in repr(settings) + settings.engine().model_dump_json()
+
+
+def test_the_readme_holds_the_table() -> None:
+    """The table in the README is the generated one: `make docs` writes it."""
+    assert settings_table() in README.read_text("utf-8")
