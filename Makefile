@@ -50,7 +50,7 @@ bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants 
 	$(BIN)/python -m benchmarks.bench_service
 
 docs: $(DEVELOPED)  ## write what the README generates
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m docs.make
 
 lock:  ## pin anew what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt

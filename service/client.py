@@ -12,7 +12,7 @@ import queue
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import structlog
@@ -224,6 +224,7 @@ class LocalEngineClient:
             self._heartbeat = message
         elif isinstance(message, Ready):
             self._ready = message
+            _log.info("the engine serves", **asdict(message))
             self._backoff_s = self._first_backoff_s
             self._enter("serving")
         elif isinstance(message, Fatal):

@@ -18,7 +18,10 @@ _END_S = 5.0
 # How long OpenMP's threads spin before they sleep. The default, 300,000, makes a UNet step of
 # 46 ms take 3 s where another process shares the cores, since the spinning keeps it waiting; with
 # 10,000 it is 50 ms alone and 0.2 s in company; without any spinning 90 ms alone.
-_ENVIRONMENT = {"GOMP_SPINCOUNT": "10000"}
+_TUNED = {"GOMP_SPINCOUNT": "10000"}
+
+# An engine never reaches for the hub and never runs a checkpoint's code.
+_SEALED = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "true"}
 
 
 class EngineProcess(Protocol):
@@ -50,7 +53,7 @@ class WorkerProcess:
                 f"--settings={settings.model_dump_json()}",
             ],
             pass_fds=[theirs.fileno()],
-            env={**_ENVIRONMENT, **os.environ},
+            env={**_TUNED, **os.environ, **_SEALED},
             stdin=subprocess.DEVNULL,
         )
         theirs.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,8 @@ from service.settings import Settings
 from tests.fakes import FakeEngineClient
 
 KEY = "a-test-key"
+START_S = 120.0
+"""The longest that an engine may take to start, on a machine that does other things."""
 
 
 @contextmanager
@@ -32,3 +35,10 @@ def running_server(client: EngineClient | None = None, **settings: Any) -> Itera
         thread.join(10)
         listener.close()
         assert not thread.is_alive(), "the server did not end"
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, "it did not come about"
+        time.sleep(0.05)

@@ -28,9 +28,8 @@ from service.client import LocalEngineClient
 from service.jobs import GenerationParams, Progress
 from service.messages import Heartbeat
 from service.settings import EngineSettings
-from tests.servers import running_server
+from tests.servers import START_S, running_server, wait_until
 
-START_S = 120.0
 COMMAND = Path(sys.executable).with_name("instant-refine")
 ROUTE = "/lcm-instant-refine"
 
@@ -40,13 +39,6 @@ def body(**fields: Any) -> dict[str, Any]:
     Image.new("RGB", (512, 512), (200, 40, 40)).save(file, "JPEG")
     url = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
     return {"imageDataUrl": url, "prompt": "a red heart", "seed": 3, **fields}
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float) -> None:
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.05)
 
 
 class Served:

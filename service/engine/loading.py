@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 
 from models.catalog import find_checkpoint
 from models.device import pick_device, pick_dtype
@@ -24,6 +26,7 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
 
     Raises CheckpointError or ValueError, with the cure, for what the operator must mend.
     """
+    _hush_libraries()
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
     if settings.num_threads:
@@ -44,6 +47,13 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
         max_batch=max_batch,
     )
     return Engine(pipeline, scheduler), ready
+
+
+def _hush_libraries() -> None:
+    """Keep progress bars and remarks of the libraries out of the service's log."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    diffusers.logging.set_verbosity_error()
 
 
 def warm_up(engine: Engine) -> None:

@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from models.catalog import find_checkpoint
+from models.hub import local_folder
 from service.jobs import Job, Pixels
 from tests.checkpoints import load_oracle, write_checkpoint
 from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
@@ -58,6 +60,17 @@ def test_engine_equals_diffusers(
     theirs = refined_by_diffusers(load_oracle(folder), job)
     assert theirs.std() > 1, "the oracle's picture is flat: nothing would be compared"
     assert levels_apart(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("row", [TABLE[0], TABLE[1], TABLE[4]])
+def test_the_bundled_checkpoint_equals_diffusers(
+    row: tuple[int, int, int, float, float, int],
+) -> None:
+    """What a newcomer gets is what bare diffusers makes of the same folder."""
+    folder = local_folder(find_checkpoint("pocket"))
+    job = job_of(row)
+    ours = picture(run(make_engine(load(folder)), [job])["job"])
+    assert levels_apart(ours, refined_by_diffusers(load_oracle(folder), job)) <= 1
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])

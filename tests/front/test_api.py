@@ -7,8 +7,7 @@ import io
 import json
 import re
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -29,7 +28,7 @@ from service.errors import (
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED, SIDES
 from tests.fakes import FakeEngineClient
-from tests.servers import KEY, running_server
+from tests.servers import KEY, running_server, wait_until
 
 ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
 PATHS = [prefix + route for prefix in ("", "/api/rest/v1") for route in ROUTES]
@@ -408,16 +407,9 @@ def test_a_caller_who_goes_frees_the_engine(api: Api) -> None:
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
-        _wait_until(lambda: len(api.engine.asked) == 1)
-    _wait_until(lambda: api.engine.num_aborted == before + 1)
+        wait_until(lambda: len(api.engine.asked) == 1, 5)
+    wait_until(lambda: api.engine.num_aborted == before + 1, 5)
     api.engine.is_open.set()
-
-
-def _wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    ends = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("output_format", ["jpeg", "png", "webp"])

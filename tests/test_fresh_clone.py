@@ -1,0 +1,60 @@
+"""The newcomer's way: clone, `make serve`, one picture."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import wait_until
+from tests.test_service import ROUTE, body
+
+ROOT = Path(__file__).parent.parent
+INSTALL_S = 1500.0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(INSTALL_S + 100)
+def test_a_fresh_clone_serves_with_one_command(tmp_path: Path) -> None:
+    """`make serve` on a clone makes its own environment and answers with a picture."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    service = subprocess.Popen(
+        ["make", "serve", f"PORT={port}"], cwd=clone, env=environment, start_new_session=True
+    )
+
+    def is_ready() -> bool:
+        assert service.poll() is None, "make serve has ended"
+        try:
+            return httpx.get(url + "/health/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    try:
+        wait_until(is_ready, INSTALL_S)
+        answer = httpx.post(url + ROUTE, json=body(), timeout=60)
+        assert answer.status_code == 200
+        assert (clone / ".venv" / "bin" / "instant-refine").exists()
+    finally:
+        os.killpg(service.pid, signal.SIGKILL)
+        service.wait()
+
+
+@pytest.mark.slow
+def test_make_install_passes_arguments_to_pip() -> None:
+    """What `make install` would run is pinned, and takes the arguments of `PIP_ARGS`."""
+    planned = subprocess.run(
+        ["make", "-n", "install", "PIP_ARGS=--index-url example"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env={**os.environ, "MAKEFLAGS": "--always-make"},
+    )  # fmt: skip
+    assert "--constraint constraints.txt --index-url example --editable ." in planned.stdout
