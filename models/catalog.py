@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BUNDLED = "bundled"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?")
 
 
 class CheckpointError(Exception):
@@ -61,7 +61,7 @@ def find_checkpoint(model: str) -> Checkpoint:
     """
     if model in load_catalog():
         return load_catalog()[model]
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         folder = Path(model).resolve()
         return Checkpoint(name=folder.name, title=folder.name, source=str(folder))
     if _HUB_ID.fullmatch(model) and not Path(model).exists():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -87,16 +88,9 @@ def _device(settings: Settings) -> Finding:
 
 
 def _memory() -> Finding:
-    gib = _available_memory_bytes() / _GIB
+    gib = psutil.virtual_memory().available / _GIB
     cure = f"free some: {_LEAST_MEMORY_GIB} GiB are needed" if gib < _LEAST_MEMORY_GIB else ""
     return Finding("memory", f"{gib:.1f} GiB available", cure)
-
-
-def _available_memory_bytes() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _disk() -> Finding:

@@ -17,7 +17,7 @@ from service.errors import BadRequest, DeadlineExceeded
 from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
-from service.front.front import Front, front_of
+from service.front.front import Front, front_of, require_key
 from service.front.images import encode_image, read_picture
 from service.front.schemas import (
     ErrorResponse,
@@ -35,11 +35,6 @@ _EXAMPLE_PICTURE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AA"
     "AAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
-
-
-def require_key(request: Request) -> None:
-    """Refuse a caller without a key before anything of the body is read."""
-    front_of(request).keys.check(request)
 
 
 def _request_body(model: type[RefineRequest]) -> dict[str, Any]:

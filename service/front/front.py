@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
+from fastapi import Security
+from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
 from models.catalog import find_checkpoint
@@ -71,3 +73,14 @@ def front_of(request: Request) -> Front:
     """Return the front that serves a request."""
     front: Front = request.app.state.front
     return front
+
+
+def require_key(
+    request: Request,
+    _documented: Annotated[object, Security(HTTPBearer(auto_error=False))],
+) -> None:
+    """Refuse a caller without a key, before anything of the body is read.
+
+    Raises AccessDenied. The bearer scheme is named so that `/docs` offers to send a key.
+    """
+    front_of(request).keys.check(request)

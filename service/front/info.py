@@ -13,8 +13,7 @@ from models.catalog import Checkpoint, load_catalog
 from models.styles import load_styles
 from service.client import EngineHealth
 from service.front.answers import json_response
-from service.front.api import require_key
-from service.front.front import Front, front_of
+from service.front.front import Front, front_of, require_key
 
 router = APIRouter()
 

@@ -1,0 +1,72 @@
+"""The styles as data, and that each gives a picture of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from models.catalog import CheckpointError, find_checkpoint, load_catalog
+from models.hub import local_folder
+from models.styles import Style, load_styles
+from service.jobs import Pixels
+from tests.engine.runs import load, make_engine, make_job, picture, run
+
+NAMES = [
+    "NONE", "ANIME", "CINEMATIC", "DIGITAL_ART", "DYNAMIC", "ENVIRONMENT", "FANTASY_ART",
+    "ILLUSTRATION", "PHOTOGRAPHY", "RAYTRACED", "RENDER_3D", "SKETCH_BW", "SKETCH_COLOR", "VIBRANT",
+]  # fmt: skip
+
+
+def test_the_fourteen_styles_of_the_api_are_there() -> None:
+    """Their names are the hosted ones, and `NONE` adds nothing."""
+    styles = load_styles()
+    assert list(styles) == NAMES
+    assert styles["NONE"].apply("a {prompt} of mine") == "a {prompt} of mine"
+    assert len({style.prompt for style in styles.values()}) == len(NAMES)
+
+
+def test_a_template_without_a_place_for_the_prompt_is_refused() -> None:
+    """A row that would drop the caller's words cannot be loaded, nor one with unknown fields."""
+    for template in ("oil painting", "{prompt} and {prompt}"):
+        with pytest.raises(ValidationError, match="exactly once"):
+            Style(name="X", title="X", prompt=template)
+    with pytest.raises(ValidationError):
+        Style.model_validate({"name": "X", "title": "X", "prompt": "{prompt}", "colour": "red"})
+
+
+def test_checkpoints_are_found_by_name_folder_and_hub_id(tmp_path: Path) -> None:
+    """All three ways to name one work without a network; what is none of them is told."""
+    assert list(load_catalog()) == ["pocket", "lcm-dreamshaper-v7"]
+    assert find_checkpoint(str(tmp_path)).source == str(tmp_path)
+    given = find_checkpoint("someone/something@abc123")
+    assert (given.source, given.revision) == ("someone/something", "abc123")
+    for nothing in ("nothing", "../nothing", "/nothing/here", "a/b/c", ""):
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            find_checkpoint(nothing)
+
+
+def test_what_is_not_downloaded_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serving downloads nothing; the error says what would."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="instant-refine models pull lcm-dreamshaper-v7"):
+        local_folder(find_checkpoint("lcm-dreamshaper-v7"))
+
+
+@pytest.mark.slow
+def test_each_style_gives_a_picture_of_its_own() -> None:
+    """On the bundled checkpoint all fourteen pictures of one doodle differ, and none is flat."""
+    engine = make_engine(load(local_folder(find_checkpoint("pocket"))))
+    usual = make_job(height=512, width=512, strength=0.6)
+    pictures: dict[str, Pixels] = {}
+    for name, style in load_styles().items():
+        params = dataclasses.replace(usual.params, prompt=style.apply("a red house"))
+        job = dataclasses.replace(usual, params=params)
+        pictures[name] = picture(run(engine, [job])["job"])
+        assert pictures[name].std() > 5, name
+    for name in NAMES[1:]:
+        difference = np.abs(pictures[name].astype(int) - pictures["NONE"]).mean()
+        assert difference > 1, name
