@@ -123,7 +123,13 @@ async def _refine(front: Front, body: bytes, deadline: asyncio.Timeout) -> Respo
     timing.add_engine(finished)
     with timing.stage("codec"):
         content = await front.off_loop(lambda: _write(front, asked.request, params, finished))
-    return json_response(content, headers={"Server-Timing": str(timing)})
+    # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.
+    headers = {
+        "Server-Timing": str(timing),
+        "X-Seed": str(params.seeds[0]),
+        "X-Steps-Run": str(finished.num_steps_run),
+    }
+    return json_response(content, headers=headers)
 
 
 def _read(body: bytes) -> _Asked:

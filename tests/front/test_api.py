@@ -112,6 +112,7 @@ def test_a_picture_comes_back_in_the_hosted_shape(api: Api, path: str) -> None:
         "stepsRun": 4,
         "promptTokensDropped": 0,
     }
+    assert (response.headers["x-seed"], response.headers["x-steps-run"]) == ("5", "4")
     with Image.open(io.BytesIO(picture_of(response))) as image:
         assert (image.format, image.size) == ("JPEG", (512, 512))
 

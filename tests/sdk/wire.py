@@ -1,0 +1,122 @@
+"""What both SDKs send, and what every answer to them must hold, told in the words of the wire."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from service.front.images import read_metadata
+from service.front.schemas import MAX_SEED
+from service.jobs import GenerationParams
+from tests.fakes import FakeEngineClient
+from tests.front.pictures import encoded, scene
+
+DATA_URL_PREFIX = "data:image/jpeg;base64,"
+ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
+PREFIXES = ["", "/api/rest/v1", "/api/rest/v1/"]
+TYPED_FIELDS = {"imageDataUrl", "requestTimestamp", "apiCreditCost", "cost"}
+"""Everything that the SDKs' own type of a job has."""
+
+MAX_BODY_BYTES = 4 << 20
+JPEG_NOISE_LEVELS = 3  # of 255, on average
+
+
+def to_data_url(image: Image.Image) -> str:
+    return DATA_URL_PREFIX + base64.b64encode(encoded(image, "JPEG")).decode()
+
+
+PICTURE = scene(640, 1024)
+LEAST: dict[str, Any] = {"imageDataUrl": to_data_url(scene(96, 128)), "prompt": "a boat"}
+ALL: dict[str, Any] = {
+    "imageDataUrl": to_data_url(PICTURE),
+    "prompt": "ein Boot, größer 🛶",
+    "guidance": 7.5,
+    "height": 640,
+    "width": 1024,
+    "requestTimestamp": "2026-01-02T03:04:05.678Z",
+    "seed": MAX_SEED,
+    "steps": 6,
+    "strength": 0.35,
+    "style": "RENDER_3D",
+}
+NULLS: dict[str, Any] = LEAST | dict.fromkeys(
+    ["guidance", "height", "width", "seed", "steps", "strength", "style"]
+)
+OUT_OF_BOUNDS = [("steps", 3), ("strength", 1.01), ("width", 513), ("seed", MAX_SEED + 1)]
+TOO_LARGE: dict[str, Any] = LEAST | {"imageDataUrl": DATA_URL_PREFIX + "A" * MAX_BODY_BYTES}
+
+BROKEN_ANSWERS: list[dict[str, Any]] = [
+    {"requestTimestamp": 5},
+    {"requestTimestamp": 5.0},
+    {"apiCreditCost": 0.5},
+    {"imageDataUrl": LEAST["imageDataUrl"]},
+]
+"""Parts of a job that cost the caller the picture, in each SDK: hold the server to its contract."""
+
+
+def answer_with(part: Mapping[str, Any]) -> str:
+    """The text of an answer that is right but for this part of its job."""
+    job = {"imageDataUrl": [LEAST["imageDataUrl"]], "requestTimestamp": "5", **part}
+    return json.dumps({"lcmGenerationJob": job})
+
+
+def cut(job: Mapping[str, Any]) -> bytes:
+    """The file of a job's one picture, cut at the only comma as clients do."""
+    [data_url] = job["imageDataUrl"]
+    assert data_url.startswith(DATA_URL_PREFIX)
+    _, payload = data_url.split(",")
+    return base64.b64decode(payload, validate=True)
+
+
+def the_asked(engine: FakeEngineClient) -> GenerationParams:
+    """What the engine was asked for, which must have been one thing."""
+    [(params, _, _)] = engine.asked
+    return params
+
+
+def check_picture(job: Mapping[str, Any], engine: FakeEngineClient) -> None:
+    """The job holds a JPEG of what the fake engine makes: the negative of what it was given."""
+    [(params, given, _)] = engine.asked
+    with Image.open(io.BytesIO(cut(job))) as picture:
+        assert picture.format == "JPEG"
+        assert picture.size == (params.width, params.height)
+        pixels = np.asarray(picture.convert("RGB"), dtype=int)
+    assert np.abs(pixels - (255 - given.astype(int))).mean() < JPEG_NOISE_LEVELS
+
+
+def check_all_reached_the_engine(engine: FakeEngineClient) -> None:
+    """Every value of `ALL` arrived as it was sent, and the picture with it."""
+    [(params, given, _)] = engine.asked
+    assert ALL["prompt"] in params.prompt
+    assert params.prompt != ALL["prompt"], "the style says nothing"
+    assert (params.height, params.width) == (ALL["height"], ALL["width"])
+    assert params.guidance_scale == ALL["guidance"]
+    assert params.seeds == (ALL["seed"],)
+    assert params.num_inference_steps == ALL["steps"]
+    assert params.strength == ALL["strength"]
+    assert np.abs(given - np.asarray(PICTURE, dtype=int)).mean() < JPEG_NOISE_LEVELS
+
+
+def check_seed_is_told(answer: str, engine: FakeEngineClient) -> None:
+    """The seed that the engine got stands in the answer's text and in the picture itself."""
+    [seed] = the_asked(engine).seeds
+    assert 0 <= seed <= MAX_SEED
+    job = json.loads(answer)["lcmGenerationJob"]
+    assert job["seed"] == seed
+    parameters = read_metadata(cut(job))
+    assert parameters is not None
+    assert parameters["seed"] == seed
+
+
+def check_refusal(body: str, code: str, path: str = "$") -> None:
+    """An error's body is the contract's, which the SDKs hand over as text."""
+    content = json.loads(body)
+    assert content.keys() == {"error", "path", "code"}
+    assert (content["code"], content["path"]) == (code, path)
+    assert path.removeprefix("$.") in content["error"] or path == "$"

@@ -1,0 +1,96 @@
+"""The maths, against diffusers' own scheduler, and what learns from what in distillation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import LatentConsistencyModelImg2ImgPipeline
+
+from models.training import diffusion
+from models.training.distill import Distiller, guided_denoised, student_from_teacher
+from models.training.nets import build_scheduler
+from models.training.teacher import Teacher
+from models.training.tokens import tokenize
+
+CPU = torch.device("cpu")
+
+
+def test_powers_are_the_schedulers() -> None:
+    """Our schedule is the shipped scheduler's."""
+    torch.testing.assert_close(
+        diffusion.alphas_cumprod(CPU), build_scheduler().alphas_cumprod, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_velocity_inverts_denoised() -> None:
+    """V leads from x_t to the picture, also where the input's signal is another row's."""
+    powers, t = diffusion.alphas_cumprod(CPU), torch.tensor([3, 500, 999])
+    latents, noise = torch.randn(2, 3, 4, 8, 8).unbind()
+    x_t = diffusion.noised(latents, noise, powers, t, torch.ones(3, dtype=torch.bool))
+    v = diffusion.velocity(x_t, latents, powers, t)
+    torch.testing.assert_close(diffusion.denoised(x_t, v, powers, t), latents, rtol=1e-3, atol=1e-4)
+
+
+def test_boundary_and_step_are_the_schedulers() -> None:
+    """The last LCM step of diffusers is c_skip * x + c_out * x_0 of ours."""
+    scheduler, powers = build_scheduler(), diffusion.alphas_cumprod(CPU)
+    scheduler.set_timesteps(1)
+    t = scheduler.timesteps
+    x_t, v = torch.randn(2, 1, 4, 8, 8).unbind()
+    theirs = scheduler.step(v, t[0], x_t, return_dict=False)[1]
+    skip, out = diffusion.boundary(t)
+    ours = skip * x_t + out * diffusion.denoised(x_t, v, powers, t)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_guidance_embedding_is_the_pipelines() -> None:
+    """W is embedded as the img2img pipeline embeds it."""
+    w = torch.tensor([-0.5, 0.0, 7.0, 19.0])
+    theirs = LatentConsistencyModelImg2ImgPipeline.get_guidance_scale_embedding(None, w, 256)
+    torch.testing.assert_close(diffusion.guidance_embedding(w, 256), theirs)
+
+
+@pytest.mark.parametrize("w", [-0.5, 0.0, 8.0, 19.0])
+def test_guidance_never_leaves_the_latents_range(w: float) -> None:
+    """However strong the guidance, x_0 stays in bounds; w = 0 leaves it as it was."""
+    with_text, without = torch.randn(2, 2, 4, 8, 8).mul(0.9).unbind()
+    guided = guided_denoised(with_text, without, torch.full((2,), w))
+    assert guided.abs().max() <= 3.2
+    if w == 0:
+        torch.testing.assert_close(guided, with_text.clamp(-3.2, 3.2))
+
+
+def test_ddim_reaches_the_picture_below_zero() -> None:
+    """A step below t = 0 is x_0 itself, and a step to the same t changes nothing."""
+    powers, t = diffusion.alphas_cumprod(CPU), torch.tensor([19, 519])
+    x_t, x_0 = torch.randn(2, 2, 4, 8, 8).unbind()
+    stepped = diffusion.ddim_step(x_t, x_0, powers, t, torch.tensor([-1, 519]))
+    torch.testing.assert_close(stepped[0], x_0[0])
+    torch.testing.assert_close(stepped[1], x_t[1], rtol=1e-4, atol=1e-4)
+
+
+def test_only_the_student_learns() -> None:
+    """Distillation's gradient reaches the student, and neither teacher nor target."""
+    torch.manual_seed(0)
+    teacher = Teacher()
+    distiller = Distiller(teacher, student_from_teacher(teacher))
+    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
+    distiller(torch.randn(2, 4, 8, 8), tokens).backward()
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+    assert all(p.grad is None for p in distiller.target.parameters())
+    moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in distiller.student.parameters()]
+    assert sum(moved) > 0.9 * len(moved)
+
+
+def test_the_student_begins_as_the_teacher() -> None:
+    """Before distillation the guidance has no say: student and teacher agree at every w."""
+    torch.manual_seed(0)
+    teacher = Teacher().eval()
+    student = student_from_teacher(teacher).eval()
+    x, t = torch.randn(2, 4, 8, 8), torch.tensor([999, 19])
+    text = teacher.read(torch.tensor(tokenize(["a", "b"])))
+    embedding = diffusion.guidance_embedding(torch.tensor([0.0, 19.0]), 256)
+    with torch.no_grad():
+        ours = student(x, t, text, timestep_cond=embedding).sample
+        theirs = teacher.unet(x, t, text).sample
+    torch.testing.assert_close(ours, theirs)

@@ -1,0 +1,68 @@
+"""The tokenizer and what the text encoder's config says of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from transformers import CLIPTokenizer
+
+from models.styles import load_styles
+from models.training.captions import caption
+from models.training.nets import build_text_encoder
+from models.training.tokens import MAX_TOKENS, build_tokenizer, build_vocabulary, tokenize
+from models.training.world import COLOUR_NAMES, KINDS, draw_scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "text", ["a red heart", "naïve café", "漢字かな", "🎉👩‍🚀", "tab\tand\nline", "\u202eabc", "ß"]
+)
+def test_any_unicode_goes_through(text: str) -> None:
+    """No text is unknown: decoding gives the letters back, lowercase and one space apart."""
+    tokenizer = build_tokenizer()
+    ids = tokenizer(text).input_ids
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in ids[:-1]
+    back = tokenizer.decode(ids, skip_special_tokens=True)
+    assert "".join(back.split()) == "".join(text.lower().split())
+
+
+def test_every_byte_has_its_tokens() -> None:
+    """The alphabet is whole: 256 bytes, and 256 bytes that end a word."""
+    vocabulary, _ = build_vocabulary()
+    letters = [token for token in vocabulary if len(token.removesuffix("</w>")) == 1]
+    assert len(letters) == 512
+    assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+
+
+def test_words_of_the_world_are_single_tokens() -> None:
+    """A kind and a colour is one token each."""
+    tokenizer = build_tokenizer()
+    for word in (*KINDS, *COLOUR_NAMES):
+        assert len(tokenizer(word).input_ids) == 3, word
+
+
+def test_prompts_fit() -> None:
+    """Captions in every style stay under 77 tokens; rows are exactly 77, cut where longer."""
+    texts = [caption(draw_scene(n), style) for n, style in enumerate(load_styles())]
+    rows = tokenize([*texts, "x " * 500])
+    assert {len(row) for row in rows} == {MAX_TOKENS}
+    end = build_tokenizer().eos_token_id
+    assert all(row[-1] == end for row in rows)
+    assert all(row.index(end) < 60 for row in rows[:-1])
+
+
+def test_ids_agree_with_the_config(tmp_path: Path) -> None:
+    """Begin, end and pad are the config's, and survive being saved and loaded."""
+    config = build_text_encoder().config
+    build_tokenizer().save_pretrained(tmp_path)
+    loaded = CLIPTokenizer.from_pretrained(tmp_path)
+    assert config.eos_token_id == loaded.eos_token_id != 2
+    assert config.bos_token_id == loaded.bos_token_id
+    assert config.pad_token_id == loaded.pad_token_id
+    assert config.vocab_size == len(loaded)
+    assert loaded("a red heart!").input_ids == build_tokenizer()("a red heart!").input_ids

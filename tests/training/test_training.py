@@ -1,0 +1,133 @@
+"""The stages, end to end and small: they write, resume and export."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from models.training.autoencoder import build_autoencoder, psnr, start_as_thumbnail
+from models.training.bank import Bank, fill_bank
+from models.training.checkpoint import Average, Budget, load_state, save_state
+from models.training.export import folder_megabytes
+from models.training.judges import Judge, frechet
+from models.training.renderers import render
+from models.training.sampling import load_pipeline, refine
+from models.training.train import main, parse_diet
+from models.training.world import draw_scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, work: Path, *words: str) -> None:
+    common = ["--work", str(work), "--pocket", str(work / "pocket"), "--batch", "4"]
+    monkeypatch.setattr("sys.argv", ["train", *common, "--diet", "64x64:1:2:1.0", *words])
+    main()
+
+
+def test_a_thumbnail_comes_through_the_untrained_autoencoder() -> None:
+    """The start already knows colours and places: over 15 dB before the first step."""
+    model = build_autoencoder()
+    start_as_thumbnail(model)
+    x = render([draw_scene(n) for n in range(4)], "NONE", (64, 64)) * 2 - 1
+    with torch.no_grad():
+        y = model.decode(model.encode(x).latents).sample
+    assert psnr(y, x) > 15
+
+
+def test_state_is_whole_and_small(tmp_path: Path) -> None:
+    """State survives in 16 bits, with its facts, and leaves no half-written file."""
+    path = tmp_path / "deep" / "state.safetensors"
+    save_state(path, {"a": torch.arange(4.0), "n": torch.tensor(3)}, seen=12)
+    tensors, facts = load_state(path)
+    torch.testing.assert_close(tensors["a"], torch.arange(4.0))
+    assert tensors["n"].item() == 3
+    assert facts["seen"] == "12"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_budget_warms_up_and_ends() -> None:
+    """The rate grows with the first steps and a spent budget is over at its least rate."""
+    budget = Budget(60, warmup_steps=10)
+    first = budget.rate
+    budget.steps = 9
+    assert first < budget.rate == pytest.approx(1.0)
+    spent = Budget(0)
+    spent.steps = 1000
+    assert spent.over
+    assert spent.rate == pytest.approx(0.05)
+
+
+def test_the_average_is_lent_and_taken_back() -> None:
+    """Inside `applied` the module holds the average, afterwards its own weights again."""
+    module = torch.nn.Linear(2, 2)
+    average = Average(module, 0.9)
+    own = module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1)
+    with average.applied(module):
+        torch.testing.assert_close(module.weight, own)
+    torch.testing.assert_close(module.weight, own + 1)
+
+
+def test_a_bank_is_the_same_again(tmp_path: Path) -> None:
+    """A chunk made twice is the same, captions and latents, and a bank takes up new chunks."""
+    model = build_autoencoder().eval()
+    for work in (tmp_path / "a", tmp_path / "b"):
+        fill_bank(work, model, (64, 80), range(1), scenes=2, device=CPU)
+    one, other = (Bank(tmp_path / name, (64, 80), CPU) for name in "ab")
+    assert one.latents.shape == (6, 4, 8, 10)
+    torch.testing.assert_close(one.latents, other.latents)
+    torch.testing.assert_close(one.tokens, other.tokens)
+    fill_bank(tmp_path / "a", model, (64, 80), range(2), scenes=2, device=CPU)
+    one.refresh()
+    assert len(one) == 12
+
+
+def test_the_whole_chain_writes_a_folder_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment of every stage, twice: the second run resumes, and diffusers loads the folder."""
+    monkeypatch.setattr("models.training.autoencoder.POOL", ((64, 1),))
+    monkeypatch.setattr("models.training.autoencoder.SHARES", (0.5, 0.5))
+    seen: list[dict[str, int]] = []
+    for _ in range(2):
+        for stage in ("autoencoder", "bank", "teacher", "student"):
+            run(monkeypatch, tmp_path, "--stage", stage, "--minutes", "0.01")
+        states = ("autoencoder", "teacher", "student")
+        facts = {name: load_state(tmp_path / f"{name}.safetensors")[1] for name in states}
+        seen.append({name: int(fact["seen"]) for name, fact in facts.items()})
+    assert all(seen[1][name] > seen[0][name] > 0 for name in seen[0])
+    run(monkeypatch, tmp_path, "--stage", "export")
+    pocket = tmp_path / "pocket"
+    assert folder_megabytes(pocket) < 25
+    assert not list(pocket.rglob("*.bin"))
+    assert str(tmp_path) not in (pocket / "model_index.json").read_text()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = load_pipeline(pocket, CPU, torch.float32)
+        made = refine(pipeline, ["a red heart"], torch.rand(1, 3, 64, 64), strength=0.6, guidance=6)
+    assert made.shape == (1, 3, 64, 64)
+    assert torch.isfinite(made).all()
+    states_bytes = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
+    assert states_bytes < 100e6
+
+
+def test_a_diet_is_read() -> None:
+    """Shapes, chunks, scenes and weights stand in one argument."""
+    big = parse_diet("128x128:40:64:0.8,512x640:2:8:0.1")[1]
+    assert (big.shape, big.chunks, big.scenes, big.weight) == ((512, 640), 2, 8, 0.1)
+
+
+def test_judges_take_every_shape_and_distances_know_equals() -> None:
+    """A judge reads wide pictures; the Frechet distance is nought to itself and more elsewhere."""
+    verdict = Judge().eval()(torch.rand(2, 3, 64, 128))
+    assert verdict.kind.shape == (2, 16)
+    features = torch.randn(64, 8)
+    assert frechet(features, features) == pytest.approx(0, abs=1e-3)
+    assert frechet(features, features + 1) == pytest.approx(8, rel=1e-3)
