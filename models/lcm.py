@@ -162,13 +162,18 @@ def lcm_step(
     latents: torch.Tensor,
     noise: torch.Tensor,
     coefficients: torch.Tensor,
+    *,
+    clean: torch.Tensor,
+    mask: torch.Tensor,
     clip_sample_range: float | None = None,
 ) -> torch.Tensor:
     """Take one multistep consistency step on rows that may stand at different timesteps.
 
-    `model_output`, `latents` and `noise` are [B, C, h, w], `coefficients` [B, 6] of
-    `step_coefficients`. Computes in fp32 and returns the next latents [B, C, h, w] in the dtype
-    of `latents` (algorithm 3 of arXiv 2310.04378).
+    `model_output`, `latents`, `noise` and `clean` are [B, C, h, w], `coefficients` [B, 6] of
+    `step_coefficients`. Where `mask` [B, 1, h, w] is 0 the prediction is replaced by the picture's
+    own `clean` latents, at every step: inpainting by latent blending (arXiv 2206.02779). Computes
+    in fp32 and returns the next latents [B, C, h, w] in the dtype of `latents` (algorithm 3 of
+    arXiv 2310.04378).
     """
     a, b, c_skip, c_out, to_denoised, to_noise = coefficients.float()[..., None, None, None].unbind(
         1
@@ -177,7 +182,7 @@ def lcm_step(
     x0 = a * sample + b * model_output.float()  # [B, C, h, w]
     if clip_sample_range is not None:
         x0 = x0.clamp(-clip_sample_range, clip_sample_range)
-    denoised = c_out * x0 + c_skip * sample
+    denoised = torch.where(mask > 0, c_out * x0 + c_skip * sample, clean.float())
     return (to_denoised * denoised + to_noise * noise.float()).to(latents.dtype)
 
 

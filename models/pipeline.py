@@ -130,6 +130,13 @@ class Pipeline:
             latents = posterior.mean + posterior.std * noise
         return latents * self.vae.config.scaling_factor  # type: ignore[no-any-return]
 
+    def latent_mask(self, mask: torch.Tensor) -> torch.Tensor:
+        """Bring a mask [H, W] to the latents' size [1, h, w]: 1 where any pixel is not 0."""
+        pooled = torch.nn.functional.max_pool2d(
+            mask[None].ne(0).float(), kernel_size=self.vae_scale_factor
+        )
+        return pooled.to(self.device, self.dtype)
+
     @torch.inference_mode()
     def predict_noise(
         self,

@@ -79,9 +79,10 @@ class EngineClient(Protocol):
         image: Pixels,
         *,
         timeout_s: float,
+        mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
     ) -> Finished:
-        """Make the pictures of one job from `image`, uint8 [H, W, 3].
+        """Make the pictures of one job from `image`, uint8 [H, W, 3]; see `Job` for the mask.
 
         Cancelling the call aborts the job. Raises QueueFull, EngineStarting, EngineRestarting,
         DeadlineExceeded or GenerationFailed.
@@ -154,11 +155,17 @@ class LocalEngineClient:
         image: Pixels,
         *,
         timeout_s: float,
+        mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
     ) -> Finished:
         self._check_accepts()
         job = Job(
-            uuid.uuid4().hex, params, image, timeout_s, reports_progress=on_progress is not None
+            uuid.uuid4().hex,
+            params,
+            image,
+            timeout_s,
+            reports_progress=on_progress is not None,
+            mask=mask,
         )
         pending = _Pending(self._loop.create_future(), on_progress)
         self._pending[job.id] = pending

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-"""A picture [H, W, 3] or pictures [rows, H, W, 3] in sRGB."""
+"""A picture [H, W, 3], pictures [rows, H, W, 3], or a mask [H, W]."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class GenerationParams:
 class Job:
     """A request on its way: `image` is uint8 [H, W, 3], already of the params' size.
 
-    `timeout_s` counts from the moment the engine receives the job, since two machines share no
-    clock.
+    `mask`, uint8 [H, W], is 0 where an inpainting leaves the picture as it is; None repaints all
+    of it. `timeout_s` counts from the moment the engine receives the job, since two machines
+    share no clock.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     image: Pixels
     timeout_s: float
     reports_progress: bool = False
+    mask: Pixels | None = None
 
     @property
     def num_rows(self) -> int:

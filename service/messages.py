@@ -1,8 +1,8 @@
 """Messages between the front and an engine process: framed and length-checked, never pickled.
 
-A frame is two big-endian lengths, a JSON header that names the message, and at most one array
-of pixels. Either side reads on a thread of its own, because a picture of 3 MB does not fit the
-64 kB that a socket holds.
+A frame is two big-endian lengths, a JSON header that names the message, and its arrays of pixels
+one after another. Either side reads on a thread of its own, because a picture of 3 MB does not
+fit the 64 kB that a socket holds.
 """
 
 from __future__ import annotations
@@ -95,11 +95,12 @@ class Connection:
 
         Raises OSError when the other side has gone.
         """
-        header, pixels = _pack(message)
-        payload = memoryview(b"") if pixels is None else pixels.data.cast("B")
+        header, arrays = _pack(message)
+        pixels_bytes = sum(array.nbytes for array in arrays)
         with self._send_lock:
-            self._socket.sendall(_LENGTHS.pack(len(header), payload.nbytes) + header)
-            self._socket.sendall(payload)
+            self._socket.sendall(_LENGTHS.pack(len(header), pixels_bytes) + header)
+            for array in arrays:
+                self._socket.sendall(array.data.cast("B"))
 
     def receive(self) -> Message:
         """Wait for the next message.
@@ -129,44 +130,51 @@ class Connection:
         return buffer
 
 
-def _pack(message: Message) -> tuple[bytes, Pixels | None]:
-    pixels: Pixels | None = None
+def _pack(message: Message) -> tuple[bytes, list[Pixels]]:
     if isinstance(message, Add):
-        fields = {**_fields(message.job, "image"), "params": asdict(message.job.params)}
-        pixels = message.job.image
+        job = message.job
+        arrays = (
+            {"image": job.image} if job.mask is None else {"image": job.image, "mask": job.mask}
+        )
+        fields = {**_fields(job, "image", "mask"), "params": asdict(job.params)}
     elif isinstance(message, Finished):
+        arrays = {"images": message.images}
         fields = {**_fields(message, "images"), "times": asdict(message.times)}
-        pixels = message.images
     else:
-        fields = asdict(message)
-    shape = None if pixels is None else pixels.shape
-    header = {"type": type(message).__name__, "shape": shape, "fields": fields}
-    return json.dumps(header).encode(), None if pixels is None else np.ascontiguousarray(pixels)
+        arrays, fields = {}, asdict(message)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    header = {"type": type(message).__name__, "shapes": shapes, "fields": fields}
+    return json.dumps(header).encode(), [np.ascontiguousarray(array) for array in arrays.values()]
 
 
 def _unpack(header: bytearray, payload: bytearray) -> Message:
     try:
         content = json.loads(header)
-        kind, fields, shape = content["type"], content["fields"], content["shape"]
-        pixels = _to_pixels(payload, shape) if shape is not None else None
+        kind = content["type"]
+        fields = content["fields"] | _to_arrays(payload, content["shapes"])
         if kind == Add.__name__:
-            return Add(Job(**fields | {"params": _to_params(fields["params"]), "image": pixels}))
+            return Add(Job(**fields | {"params": _to_params(fields["params"])}))
         if kind == Finished.__name__:
-            return Finished(**fields | {"times": StageTimes(**fields["times"]), "images": pixels})
+            return Finished(**fields | {"times": StageTimes(**fields["times"])})
         return _PLAIN[kind](**fields)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError("a frame holds no message") from error
 
 
-def _fields(value: Any, array: str) -> dict[str, Any]:
-    return {name: item for name, item in vars(value).items() if name != array}
+def _fields(value: Any, *arrays: str) -> dict[str, Any]:
+    return {name: item for name, item in vars(value).items() if name not in arrays}
 
 
 def _to_params(fields: dict[str, Any]) -> GenerationParams:
     return GenerationParams(**fields | {"seeds": tuple(fields["seeds"])})
 
 
-def _to_pixels(payload: bytearray, shape: list[int]) -> Pixels:
-    if math.prod(shape) != len(payload):
-        raise ProtocolError("a frame's pixels do not fill their shape")
-    return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
+def _to_arrays(payload: bytearray, shapes: dict[str, list[int]]) -> dict[str, Pixels]:
+    if sum(math.prod(shape) for shape in shapes.values()) != len(payload):
+        raise ProtocolError("a frame's pixels do not fill their shapes")
+    arrays, start = {}, 0
+    for name, shape in shapes.items():
+        flat = np.frombuffer(payload, dtype=np.uint8, count=math.prod(shape), offset=start)
+        arrays[name] = flat.reshape(shape)
+        start += flat.size
+    return arrays

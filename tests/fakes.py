@@ -21,6 +21,7 @@ class FakeEngineClient:
     def __init__(self) -> None:
         self.health = EngineHealth("serving", "serving", READY)
         self.asked: list[tuple[GenerationParams, Pixels, float]] = []
+        self.masks: list[Pixels | None] = []
         self.num_aborted = 0
         self.refusals: deque[RefineError] = deque()
         self.is_open = asyncio.Event()
@@ -43,10 +44,12 @@ class FakeEngineClient:
         image: Pixels,
         *,
         timeout_s: float,
+        mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
     ) -> Finished:
         assert on_progress is None
         self.asked.append((params, image, timeout_s))
+        self.masks.append(mask)
         if self.refusals:
             raise self.refusals.popleft()
         try:

@@ -28,6 +28,7 @@ PARAMS = GenerationParams("a \U0001f680 boat\n", 1024, 1024, 4, 0.5, 8.0, (1, 9_
 MESSAGES: list[Message] = [
     Add(Job("a", PARAMS, PIXELS, 12.5, reports_progress=True)),
     Add(Job("a", PARAMS, PIXELS, float("inf"))),
+    Add(Job("a", PARAMS, PIXELS, 12.5, mask=PIXELS[..., 0])),
     Abort("a"),
     Heartbeat("serving", num_waiting=3),
     Ready("cpu", "float32", "pocket", 1),
@@ -88,9 +89,13 @@ JUNK = [
     struct.pack("!II", 2, 1 << 31) + b"{}",
     frame(b"{}"),
     frame(b"not json"),
-    frame(json.dumps({"type": "Nothing", "fields": {}, "shape": None}).encode()),
-    frame(json.dumps({"type": "Abort", "fields": {"other": 1}, "shape": None}).encode()),
-    frame(json.dumps({"type": "Finished", "fields": {}, "shape": [2, 2]}).encode(), b"abc"),
+    frame(json.dumps({"type": "Nothing", "fields": {}, "shapes": {}}).encode()),
+    frame(json.dumps({"type": "Abort", "fields": {"other": 1}, "shapes": {}}).encode()),
+    frame(json.dumps({"type": "Abort", "fields": {"job_id": "a"}, "shapes": [1]}).encode()),
+    frame(
+        json.dumps({"type": "Finished", "fields": {}, "shapes": {"images": [2, 2]}}).encode(),
+        b"abc",
+    ),
 ]
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
 import torch
 
@@ -141,8 +142,11 @@ class Engine:
         clean = pipeline.encode_image(pixels, posterior)  # [1, C, h, w]
         start = noise.start[None].to(clean)
         alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
+        mask = np.ones((params.height, params.width)) if row.job.mask is None else row.job.mask
         return RowInputs(
             latents=add_noise(clean, start, alpha)[0],
+            clean=clean[0],
+            mask=pipeline.latent_mask(torch.from_numpy(mask)),
             noise=noise.steps,
             coefficients=step_coefficients(pipeline.schedule, pipeline.alphas_cumprod, steps),
             timesteps=steps,
@@ -187,7 +191,9 @@ class Engine:
             inputs.latents,
             inputs.noise,
             inputs.coefficients,
-            pipeline.schedule.clip_sample_range,
+            clean=inputs.clean,
+            mask=inputs.mask,
+            clip_sample_range=pipeline.schedule.clip_sample_range,
         )
         table.scatter(rows, latents)
         elapsed_ms = 1000 * (self._clock() - started)

@@ -28,11 +28,14 @@ MAX_STEPS = 16
 class RowInputs:
     """What one row needs for all its steps.
 
-    `latents` [C, h, w] already noised, `noise` [N - 1, C, h, w], `coefficients` [N, 6],
-    `timesteps` N numbers, `timestep_cond` [E], `prompt_embeds` [L, D].
+    `latents` [C, h, w] already noised, `clean` the same before, `mask` [1, h, w] 0 where they
+    stay, `noise` [N - 1, C, h, w], `coefficients` [N, 6], `timesteps` N numbers, `timestep_cond`
+    [E], `prompt_embeds` [L, D].
     """
 
     latents: torch.Tensor
+    clean: torch.Tensor
+    mask: torch.Tensor
     noise: torch.Tensor
     coefficients: torch.Tensor
     timesteps: Sequence[int]
@@ -45,6 +48,8 @@ class StepInputs:
     """What one step of B rows reads, gathered: `latents`, `noise` [B, C, h, w], and so on."""
 
     latents: torch.Tensor
+    clean: torch.Tensor
+    mask: torch.Tensor
     noise: torch.Tensor
     coefficients: torch.Tensor
     timesteps: torch.Tensor
@@ -64,6 +69,8 @@ class SlotTable:
             return torch.zeros(num_slots, *shape, dtype=dtype, device=pipeline.device)
 
         self.latents = table(*channels)  # [S, C, h, w]
+        self.clean = table(*channels)  # [S, C, h, w]
+        self.mask = table(1, *channels[1:])  # [S, 1, h, w]
         self.noise = table(MAX_STEPS, *channels)  # [S, N, C, h, w]; the last step's stays zero
         self.coefficients = table(MAX_STEPS, NUM_COEFFICIENTS, dtype=torch.float32)  # [S, N, 6]
         self.timesteps = table(MAX_STEPS, dtype=torch.int64)  # [S, N]
@@ -74,6 +81,8 @@ class SlotTable:
         """Fill a slot with a new row."""
         num_steps = len(inputs.timesteps)
         self.latents[slot].copy_(inputs.latents)
+        self.clean[slot].copy_(inputs.clean)
+        self.mask[slot].copy_(inputs.mask)
         self.noise[slot].zero_()
         self.noise[slot, : num_steps - 1].copy_(inputs.noise)
         self.coefficients[slot, :num_steps].copy_(inputs.coefficients)
@@ -87,6 +96,8 @@ class SlotTable:
         steps = self._index([row.step for row in rows])  # [B]
         return StepInputs(
             latents=self.latents[slots],
+            clean=self.clean[slots],
+            mask=self.mask[slots],
             noise=self.noise[slots, steps],
             coefficients=self.coefficients[slots, steps],
             timesteps=self.timesteps[slots, steps],

@@ -19,8 +19,10 @@ from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
 from service.front.front import Front, front_of, require_key
 from service.front.images import encode_image, read_picture
+from service.front.masks import composite, looks_inverted, read_mask
 from service.front.schemas import (
     ErrorResponse,
+    InpaintRequest,
     LcmGenerationJob,
     OutputFormat,
     RefineRequest,
@@ -47,6 +49,8 @@ def _request_body(model: type[RefineRequest]) -> dict[str, Any]:
         "strength": 0.6,
         "seed": 7,
     }
+    if issubclass(model, InpaintRequest):
+        example["maskDataUrl"] = _EXAMPLE_PICTURE
     schema = model.model_json_schema()
     content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": True, "content": content}}
@@ -75,23 +79,29 @@ router = APIRouter(
 @router.post("/lcm-instant-refine", openapi_extra=_request_body(RefineRequest))
 async def lcm_instant_refine(request: Request) -> Response:
     """Refine a picture by img2img: the main job."""
-    return await _answer(request, front_of(request).settings.deadline_s)
+    return await _answer(request, RefineRequest, front_of(request).settings.deadline_s)
 
 
 @router.post("/generations-lcm", openapi_extra=_request_body(RefineRequest))
 async def generations_lcm(request: Request) -> Response:
     """Refine a doodle while it is drawn: the live-canvas pass, tuned for latency."""
-    return await _answer(request, front_of(request).settings.live_deadline_s)
+    return await _answer(request, RefineRequest, front_of(request).settings.live_deadline_s)
 
 
-async def _answer(request: Request, deadline_s: float) -> Response:
+@router.post("/lcm-inpainting", openapi_extra=_request_body(InpaintRequest))
+async def lcm_inpainting(request: Request) -> Response:
+    """Repaint the white area of a mask; the black area stays as it was, to the pixel."""
+    return await _answer(request, InpaintRequest, front_of(request).settings.deadline_s)
+
+
+async def _answer(request: Request, model: type[RefineRequest], deadline_s: float) -> Response:
     """Answer within the deadline, or give the engine's slots back and say so."""
     front = front_of(request)
     try:
         with front.active_request():
             async with asyncio.timeout(_shortened(request, deadline_s)) as deadline:
                 body = await read_json_body(request, front.settings.max_body_bytes)
-                return await unless_disconnected(request, _refine(front, body, deadline))
+                return await unless_disconnected(request, _refine(front, body, model, deadline))
     except TimeoutError:
         raise DeadlineExceeded("the picture was not ready within the deadline") from None
 
@@ -107,22 +117,27 @@ def _shortened(request: Request, deadline_s: float) -> float:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A request that has been read: its fields, and its picture fitted to its size."""
+    """A request that has been read: its fields, and its picture and mask fitted to its size."""
 
     request: RefineRequest
     image: Pixels  # [H, W, 3]
+    mask: Pixels | None  # [H, W]
 
 
-async def _refine(front: Front, body: bytes, deadline: asyncio.Timeout) -> Response:
+async def _refine(
+    front: Front, body: bytes, model: type[RefineRequest], deadline: asyncio.Timeout
+) -> Response:
     timing = _ServerTiming()
     with timing.stage("decode"):
-        asked = await front.off_loop(lambda: _read(body))
+        asked = await front.off_loop(lambda: _read(body, model))
     params = asked.request.to_params(front.checkpoint.defaults)
     remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-    finished = await front.client.generate(params, asked.image, timeout_s=remaining_s)
+    finished = await front.client.generate(
+        params, asked.image, timeout_s=remaining_s, mask=asked.mask
+    )
     timing.add_engine(finished)
     with timing.stage("codec"):
-        content = await front.off_loop(lambda: _write(front, asked.request, params, finished))
+        content = await front.off_loop(lambda: _write(front, asked, params, finished))
     # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.
     headers = {
         "Server-Timing": str(timing),
@@ -132,20 +147,26 @@ async def _refine(front: Front, body: bytes, deadline: asyncio.Timeout) -> Respo
     return json_response(content, headers=headers)
 
 
-def _read(body: bytes) -> _Asked:
-    request = parse_body(body, RefineRequest)
+def _read(body: bytes, model: type[RefineRequest]) -> _Asked:
+    request = parse_body(body, model)
     height, width = request.size
-    image = read_picture(request.image_data_url, height=height, width=width, path="$.imageDataUrl")
-    return _Asked(request, image)
+    url = request.image_data_url
+    image = read_picture(url, height=height, width=width, path="$.imageDataUrl")
+    if not isinstance(request, InpaintRequest):
+        return _Asked(request, image, mask=None)
+    mask = read_mask(
+        request.mask_data_url, like=url, height=height, width=width, path="$.maskDataUrl"
+    )
+    return _Asked(request, image, mask)
 
 
-def _write(
-    front: Front, request: RefineRequest, params: GenerationParams, finished: Finished
-) -> bytes:
+def _write(front: Front, asked: _Asked, params: GenerationParams, finished: Finished) -> bytes:
+    request, mask = asked.request, asked.mask
+    images = finished.images if mask is None else composite(asked.image, finished.images, mask)
     output_format: OutputFormat = request.output_format or "jpeg"
     parameters = picture_parameters(front.checkpoint.name, request, params, finished)
     picture = encode_image(
-        finished.images[0],
+        images[0],
         format=output_format,
         quality=front.settings.jpeg_quality,
         metadata=parameters if front.settings.embed_parameters else None,
@@ -156,6 +177,7 @@ def _write(
         seed=params.seeds[0],
         steps_run=finished.num_steps_run,
         prompt_tokens_dropped=finished.num_tokens_dropped,
+        mask_looks_inverted=None if mask is None else looks_inverted(mask),
     )
     return RefineResponse(lcm_generation_job=job).to_json()
 

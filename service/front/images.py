@@ -43,6 +43,7 @@ __all__ = [
     "fit_cover",
     "read_metadata",
     "read_picture",
+    "shown_size",
     "to_data_url",
 ]
 
@@ -100,6 +101,19 @@ def decode_image(
     """
     stored = _load(data, path=path, limits=limits, at_least=at_least)
     return _upright(to_srgb(stored.image, stored.icc), stored.orientation)
+
+
+def shown_size(text: str, *, path: str, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """The (height, width) at which a data URL's picture is shown, by its header and EXIF alone.
+
+    Raises ImageInvalid, BodyTooLarge.
+    """
+    data = decode_data_url(text, path=path, limits=limits)
+    try:
+        orientation = read_orientation(strip(data, limits).exif)
+        return _turned(orientation, measure(data, limits))
+    except MalformedError as malformed:
+        raise ImageInvalid(f"{path.removeprefix('$.')} {malformed}", path=path) from None
 
 
 def fit_cover(pixels: Pixels, height: int, width: int) -> Pixels:

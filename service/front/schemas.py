@@ -120,6 +120,14 @@ class RefineRequest(BaseModel):
         )
 
 
+class InpaintRequest(RefineRequest):
+    """The body of the inpainting route: a mask beside the picture."""
+
+    mask_data_url: str = Field(
+        description="a picture of the same size, white where it is repainted, black where it stays"
+    )
+
+
 class LcmGenerationJob(BaseModel):
     """The picture and what became of the request. Further keys than the hosted ones are ours."""
 
@@ -134,6 +142,9 @@ class LcmGenerationJob(BaseModel):
     seed: int = Field(description="the seed that was used, drawn at random where none was given")
     steps_run: int = Field(description="UNet steps run; fewer than asked where strength is small")
     prompt_tokens_dropped: int = Field(description="tokens beyond what the text encoder reads")
+    mask_looks_inverted: bool | None = Field(
+        None, description="inpainting alone: the mask is mostly white, and black within"
+    )
 
 
 class RefineResponse(BaseModel):
@@ -147,8 +158,9 @@ class RefineResponse(BaseModel):
         """Return the body. An absent timestamp is left out: a null one makes an SDK throw."""
         content = self.model_dump(by_alias=True)
         job = content["lcmGenerationJob"]
-        if job["requestTimestamp"] is None:
-            del job["requestTimestamp"]
+        for name in ("requestTimestamp", "maskLooksInverted"):
+            if job[name] is None:
+                del job[name]
         return json.dumps(content, separators=(",", ":")).encode()
 
 

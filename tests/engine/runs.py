@@ -46,11 +46,12 @@ def make_job(
     image: Pixels | None = None,
     timeout_s: float = 1000.0,
     reports_progress: bool = False,
+    mask: Pixels | None = None,
 ) -> Job:
     params = GenerationParams(prompt, height, width, steps, strength, guidance, seeds)
     if image is None:
         image = noise_image(height, width, seed=seeds[0] % 1000)
-    return Job(job_id, params, image, timeout_s, reports_progress)
+    return Job(job_id, params, image, timeout_s, reports_progress, mask)
 
 
 def run(engine: Engine, jobs: Iterable[Job]) -> dict[str, Finished | Failed]:

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -27,73 +26,17 @@ from service.errors import (
 )
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED, SIDES
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY, running_server, wait_until
-
-ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
-PATHS = [prefix + route for prefix in ("", "/api/rest/v1") for route in ROUTES]
-MAX_BODY_BYTES = 2_000_000
-STAGES = ["decode", "queue", "text", "encode", "denoise", "vae", "codec"]
-
-
-def data_url(image: Image.Image, file_format: str = "PNG") -> str:
-    file = io.BytesIO()
-    image.save(file, file_format)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-PICTURE = data_url(Image.new("RGB", (64, 48), (200, 30, 60)))
-
-
-class Api:
-    """A server, its engine, and a client that holds the key."""
-
-    def __init__(self, url: str, engine: FakeEngineClient) -> None:
-        self.url = url
-        self.engine = engine
-        self.http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20
-        )
-
-    def refine(self, route: str = ROUTES[0], /, **fields: Any) -> httpx.Response:
-        return self.http.post(route, json={"imageDataUrl": PICTURE, "prompt": "a boat", **fields})
-
-    def refused(self, response: httpx.Response, status: int, code: str, path: str = "$") -> str:
-        """Hold a refusal against the contract; return its sentence."""
-        assert response.status_code == status
-        assert response.headers["content-type"] == "application/json"
-        assert response.headers["x-request-id"]
-        content = response.json()
-        assert content.keys() == {"error", "path", "code"}
-        assert (content["code"], content["path"]) == (code, path)
-        assert len(response.content) < 2000
-        sentence: str = content["error"]
-        assert not re.search(r"0x[0-9a-f]{6}|/usr/|site-packages|Traceback", sentence)
-        return sentence
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, FakeEngineClient]]:
-    engine = FakeEngineClient()
-    with running_server(engine, api_keys=f"another,{KEY}", max_body_bytes=MAX_BODY_BYTES) as url:
-        yield url, engine
-
-
-@pytest.fixture
-def api(server: tuple[str, FakeEngineClient]) -> Iterator[Api]:
-    url, engine = server
-    engine.asked.clear()
-    api = Api(url, engine)
-    yield api
-    engine.refusals.clear()
-    api.http.close()
-    # Whatever a test sent, the server is well after it.
-    assert httpx.get(url + "/health/live").json() == {"live": True}
-
-
-def picture_of(response: httpx.Response) -> bytes:
-    (url,) = response.json()["lcmGenerationJob"]["imageDataUrl"]
-    return base64.b64decode(url.partition(",")[2])
+from tests.front.api import (
+    MAX_BODY_BYTES,
+    PATHS,
+    PICTURE,
+    ROUTES,
+    STAGES,
+    Api,
+    data_url,
+    picture_of,
+)
+from tests.servers import KEY, wait_until
 
 
 @pytest.mark.parametrize("path", PATHS)

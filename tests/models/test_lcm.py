@@ -74,7 +74,13 @@ def test_rows_at_different_timesteps_step_as_alone(
         scheduler.set_begin_index(step)
         expected.append(_stepped(scheduler, output[row], plan[step], sample[row], noise[row]))
     ours = lcm_step(
-        output[:6], sample[:6], noise[:6], torch.stack(coefficients), schedule.clip_sample_range
+        output[:6],
+        sample[:6],
+        noise[:6],
+        torch.stack(coefficients),
+        clean=torch.full_like(sample[:6], torch.nan),  # nothing of it may show
+        mask=torch.ones(6, 1, 8, 8),
+        clip_sample_range=schedule.clip_sample_range,
     )
     torch.testing.assert_close(ours, torch.stack(expected), rtol=1e-4, atol=1e-5)
 

@@ -13,9 +13,10 @@ from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Average, Budget, load_state, save_state
 from models.training.export import folder_megabytes
 from models.training.judges import Judge, frechet
+from models.training.recipe import parse_diet, recipe
 from models.training.renderers import render
 from models.training.sampling import load_pipeline, refine
-from models.training.train import main, parse_diet
+from models.training.train import main
 from models.training.world import draw_scene
 
 if TYPE_CHECKING:
@@ -79,12 +80,15 @@ def test_a_bank_is_the_same_again(tmp_path: Path) -> None:
     """A chunk made twice is the same, captions and latents, and a bank takes up new chunks."""
     model = build_autoencoder().eval()
     for work in (tmp_path / "a", tmp_path / "b"):
-        fill_bank(work, model, (64, 80), range(1), scenes=2, device=CPU)
+        fill_bank(work, model, (64, 80), range(1), scenes=2, device=CPU, until=Budget(1))
     one, other = (Bank(tmp_path / name, (64, 80), CPU) for name in "ab")
     assert one.latents.shape == (6, 4, 8, 10)
     torch.testing.assert_close(one.latents, other.latents)
     torch.testing.assert_close(one.tokens, other.tokens)
-    fill_bank(tmp_path / "a", model, (64, 80), range(2), scenes=2, device=CPU)
+    window, tokens = Bank(tmp_path / "a", (64, 80), CPU, crop=32).draw(5, torch.Generator())
+    assert window.shape == (5, 4, 4, 4)
+    assert tokens.shape == (5, 77)
+    fill_bank(tmp_path / "a", model, (64, 80), range(2), scenes=2, device=CPU, until=Budget(1))
     one.refresh()
     assert len(one) == 12
 
@@ -120,8 +124,19 @@ def test_the_whole_chain_writes_a_folder_that_loads(
 
 def test_a_diet_is_read() -> None:
     """Shapes, chunks, scenes and weights stand in one argument."""
-    big = parse_diet("128x128:40:64:0.8,512x640:2:8:0.1")[1]
-    assert (big.shape, big.chunks, big.scenes, big.weight) == ((512, 640), 2, 8, 0.1)
+    small, big = parse_diet("128x128:40:64:0.8,512x640@256:2:8:0.1")
+    assert (small.shape, small.crop) == ((128, 128), None)
+    assert (big.shape, big.crop) == ((512, 640), 256)
+    assert (big.chunks, big.scenes, big.weight) == (2, 8, 0.1)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_recipe_serves_every_shape(*, large: bool) -> None:
+    """The shares of the minutes sum to about one, and the last diet has all nine shapes but one."""
+    steps = recipe(large=large)
+    assert sum(step.share for step in steps) == pytest.approx(1.0, abs=0.02)
+    served = {diet.shape for diet in parse_diet(steps[-1].diet)}
+    assert {(512, 512), (640, 1024), (1024, 512)} <= served
 
 
 def test_judges_take_every_shape_and_distances_know_equals() -> None:

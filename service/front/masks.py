@@ -1,0 +1,67 @@
+"""Masks of inpainting: white is repainted, black stays as it was, to the pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from service.errors import ValidationFailed
+from service.front.images import read_picture, shown_size
+from service.jobs import Pixels
+
+Weights = NDArray[np.float32]
+
+WHITE = 255
+_IS_WHITE_FROM = 128
+_FEATHER_PX = 8
+
+
+def read_mask(text: str, *, like: str, height: int, width: int, path: str) -> Pixels:
+    """A mask's data URL to [height, width], 0 or 255, cropped as its picture is.
+
+    Grey counts as the nearer of black and white. `like` is the picture's data URL. Raises
+    ValidationFailed for a mask of another size than its picture, and what `read_picture` raises.
+    """
+    if shown_size(text, path=path) != shown_size(like, path="$.imageDataUrl"):
+        raise ValidationFailed(
+            f"{path.removeprefix('$.')} must be of the same size as the picture", path=path
+        )
+    grey = read_picture(text, height=height, width=width, path=path).mean(axis=-1)  # [H, W]
+    return np.where(grey >= _IS_WHITE_FROM, np.uint8(WHITE), np.uint8(0))
+
+
+def looks_inverted(mask: Pixels) -> bool:
+    """Tell whether a mask [H, W] is likelier black on white: mostly white, and all around."""
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    is_mixed = bool((mask == 0).any())
+    return is_mixed and bool((border == WHITE).all()) and float(mask.mean()) > WHITE / 2
+
+
+def composite(original: Pixels, repainted: Pixels, mask: Pixels) -> Pixels:
+    """Lay the repainted pictures [rows, H, W, 3] over the original [H, W, 3] where it is white.
+
+    The feather runs inward from the edge of the white area, so that no black pixel changes.
+    """
+    weight = _feathered(mask)[..., None]  # [H, W, 1]
+    blended = original + weight * (repainted.astype(np.float32) - original)
+    return np.round(blended).astype(np.uint8)
+
+
+def _feathered(mask: Pixels) -> Weights:
+    """Weights [H, W]: 0 in the black, rising to 1 over 2 x 8 pixels within the white."""
+    image = Image.fromarray(mask)
+    eroded = image.filter(ImageFilter.MinFilter(2 * _FEATHER_PX + 1))
+    # The blur reaches as far out as the erosion went in: to the black, and never into it.
+    blurred = np.asarray(eroded.filter(ImageFilter.BoxBlur(_FEATHER_PX)), np.float32) / WHITE
+    # A white area too thin to keep anything is repainted whole, without a feather.
+    weights: Weights = np.maximum(blurred, _thin(mask, eroded))
+    weights[mask == 0] = 0
+    return weights
+
+
+def _thin(mask: Pixels, eroded: Image.Image) -> Weights:
+    """Weights [H, W] of 1 for white pixels farther from any kept core than the feather reaches."""
+    reach = np.asarray(eroded.filter(ImageFilter.MaxFilter(4 * _FEATHER_PX + 1)))
+    weights: Weights = ((mask == WHITE) & (reach == 0)).astype(np.float32)
+    return weights
