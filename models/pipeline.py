@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
@@ -91,6 +92,16 @@ class Pipeline:
         return RowNoise(
             posterior, start, torch.stack(steps) if steps else start.new_empty(0, *shape)
         )
+
+    def crop_noise(
+        self, noise: RowNoise, origin: tuple[int, int], height: int, width: int
+    ) -> RowNoise:
+        """Cut the noise of `height` x `width` pixels at `origin` (y, x) out of a larger field."""
+        _, h, w = self.latent_shape(height, width)
+        y, x = (pixels // self.vae_scale_factor for pixels in origin)
+        area = np.s_[..., y : y + h, x : x + w]
+        posterior = None if noise.posterior is None else noise.posterior[area]
+        return RowNoise(posterior, noise.start[area], noise.steps[area])
 
     @torch.inference_mode()
     def encode_prompt(self, prompts: Sequence[str]) -> PromptEmbeds:

@@ -14,12 +14,17 @@ Pixels = NDArray[np.uint8]
 """A picture [H, W, 3], pictures [rows, H, W, 3], or a mask [H, W]."""
 
 
+Origin = tuple[int, int]
+"""The top left corner (y, x) of a row's part of its job's picture, in pixels."""
+
+
 @dataclass(frozen=True)
 class GenerationParams:
     """One request in the field's words, every value decided.
 
-    `prompt` already stands in its style's template. `seeds` holds one seed per picture: a job
-    is one or more rows.
+    `prompt` already stands in its style's template. A job is one or more rows of `height` x
+    `width` pixels: `seeds` holds a seed for each, and `origins` where each lies in the job's
+    picture, which is larger than a row when the rows are tiles.
     """
 
     prompt: str
@@ -29,11 +34,12 @@ class GenerationParams:
     strength: float
     guidance_scale: float
     seeds: tuple[int, ...]
+    origins: tuple[Origin, ...] = ((0, 0),)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A request on its way: `image` is uint8 [H, W, 3], already of the params' size.
+    """A request on its way: `image` is uint8 [H, W, 3], of the params' size or its tiles'.
 
     `mask`, uint8 [H, W], is 0 where an inpainting leaves the picture as it is; None repaints all
     of it. `timeout_s` counts from the moment the engine receives the job, since two machines
@@ -50,6 +56,11 @@ class Job:
     @property
     def num_rows(self) -> int:
         return len(self.params.seeds)
+
+    def row_origins(self) -> tuple[Origin, ...]:
+        """Return the origin of each row; a single one holds for all."""
+        origins = self.params.origins
+        return origins * self.num_rows if len(origins) == 1 else origins
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ def _fields(value: Any, *arrays: str) -> dict[str, Any]:
 
 
 def _to_params(fields: dict[str, Any]) -> GenerationParams:
-    return GenerationParams(**fields | {"seeds": tuple(fields["seeds"])})
+    origins = tuple((y, x) for y, x in fields["origins"])
+    return GenerationParams(**fields | {"seeds": tuple(fields["seeds"]), "origins": origins})
 
 
 def _to_arrays(payload: bytearray, shapes: dict[str, list[int]]) -> dict[str, Pixels]:

@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     live_deadline_s: float = Field(
         15.0, gt=0, description="The same for `/generations-lcm`, the live-canvas pass"
     )
+    upscale_deadline_s: float = Field(
+        120.0, gt=0, description="The same for `/lcm-upscale`, whose pictures are up to 25 tiles"
+    )
     drain_s: float = Field(
         25.0, ge=0, description="Seconds that running requests get after the first SIGTERM"
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.client import EngineHealth, OnProgress, State
 from service.errors import RefineError
-from service.jobs import Finished, GenerationParams, Pixels, StageTimes
+from service.jobs import Finished, GenerationParams, Job, Pixels, StageTimes
 from service.messages import Ready
 
 READY = Ready(device="cpu", dtype="float32", model="pocket", max_batch=1)
@@ -57,9 +57,11 @@ class FakeEngineClient:
         except asyncio.CancelledError:
             self.num_aborted += 1
             raise
+        origins = Job("job", params, image, timeout_s).row_origins()
+        parts = [image[y : y + params.height, x : x + params.width] for y, x in origins]
         return Finished(
             "job",
-            np.stack([255 - image] * len(params.seeds)),
+            255 - np.stack(parts),
             num_steps_run=params.num_inference_steps,
             num_tokens_dropped=max(0, len(params.prompt) - 1000),
             times=StageTimes(queue_ms=1, text_ms=2, encode_ms=3, denoise_ms=4, vae_ms=5),

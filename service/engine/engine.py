@@ -23,7 +23,7 @@ from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
 from service.jobs import Failed, Finished, Outcome, Progress, StageTimes
 
 if TYPE_CHECKING:
-    from models.pipeline import Pipeline, PromptEmbeds
+    from models.pipeline import Pipeline, PromptEmbeds, RowNoise
     from service.engine.scheduler import Key, Row, Scheduler
     from service.jobs import Job
 
@@ -126,23 +126,36 @@ class Engine:
         with self._timed(state, "text_ms"):
             prompt = self._pipeline.encode_prompt([job.params.prompt])
         state.num_tokens_dropped = prompt.dropped[0]
+        noises = self._draw_noises(job)
         for row in rows:
             with self._timed(state, "encode_ms"):
-                inputs = self._row_inputs(row, prompt)
+                inputs = self._row_inputs(row, prompt, noises[row.index])
             self._table(row.key, prompt.embeds.shape[1:]).write(row.slot, inputs)
 
-    def _row_inputs(self, row: Row, prompt: PromptEmbeds) -> RowInputs:
-        params, pipeline = row.job.params, self._pipeline
-        steps = self._timesteps(row.job)
-        noise = pipeline.draw_noise(
-            params.seeds[row.index], params.height, params.width, len(steps)
-        )
+    def _draw_noises(self, job: Job) -> list[RowNoise]:
+        """Draw each row's noise; tiles cut theirs out of one field, so that they agree in it."""
+        params, pipeline = job.params, self._pipeline
+        height, width = job.image.shape[:2]
+        num_steps = len(self._timesteps(job))
+        fields = {
+            seed: pipeline.draw_noise(seed, height, width, num_steps) for seed in set(params.seeds)
+        }
+        return [
+            pipeline.crop_noise(fields[seed], origin, params.height, params.width)
+            for seed, origin in zip(params.seeds, job.row_origins(), strict=True)
+        ]
+
+    def _row_inputs(self, row: Row, prompt: PromptEmbeds, noise: RowNoise) -> RowInputs:
+        job, params, pipeline = row.job, row.job.params, self._pipeline
+        steps = self._timesteps(job)
+        y, x = job.row_origins()[row.index]
+        area = np.s_[y : y + params.height, x : x + params.width]
+        mask = np.ones((params.height, params.width)) if job.mask is None else job.mask[area]
         posterior = None if noise.posterior is None else noise.posterior[None]
-        pixels = torch.from_numpy(row.job.image)[None]  # [1, H, W, 3]
+        pixels = torch.from_numpy(job.image[area])[None]  # [1, H, W, 3]
         clean = pipeline.encode_image(pixels, posterior)  # [1, C, h, w]
         start = noise.start[None].to(clean)
         alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
-        mask = np.ones((params.height, params.width)) if row.job.mask is None else row.job.mask
         return RowInputs(
             latents=add_noise(clean, start, alpha)[0],
             clean=clean[0],

@@ -17,7 +17,9 @@ from service.jobs import GenerationParams, Job
 from service.messages import Ready
 from service.settings import EngineSettings
 
-_MAX_ROWS_OF_A_JOB = 4
+_MAX_ROWS_OF_A_JOB = 25
+"""The tiles of the largest upscale, 2048 x 2048."""
+
 _DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +28,11 @@ from service.front.schemas import (
     OutputFormat,
     RefineRequest,
     RefineResponse,
+    UpscaleRequest,
     parse_body,
     picture_parameters,
 )
+from service.front.tiles import blend_tiles
 from service.jobs import Finished, GenerationParams, Pixels
 
 _TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -92,6 +95,12 @@ async def generations_lcm(request: Request) -> Response:
 async def lcm_inpainting(request: Request) -> Response:
     """Repaint the white area of a mask; the black area stays as it was, to the pixel."""
     return await _answer(request, InpaintRequest, front_of(request).settings.deadline_s)
+
+
+@router.post("/lcm-upscale", openapi_extra=_request_body(UpscaleRequest))
+async def lcm_upscale(request: Request) -> Response:
+    """Enlarge a picture to twice `width` x `height`, with detail added tile by tile."""
+    return await _answer(request, UpscaleRequest, front_of(request).settings.upscale_deadline_s)
 
 
 async def _answer(request: Request, model: type[RefineRequest], deadline_s: float) -> Response:
@@ -162,11 +171,10 @@ def _read(body: bytes, model: type[RefineRequest]) -> _Asked:
 
 def _write(front: Front, asked: _Asked, params: GenerationParams, finished: Finished) -> bytes:
     request, mask = asked.request, asked.mask
-    images = finished.images if mask is None else composite(asked.image, finished.images, mask)
     output_format: OutputFormat = request.output_format or "jpeg"
     parameters = picture_parameters(front.checkpoint.name, request, params, finished)
     picture = encode_image(
-        images[0],
+        _joined(asked, params, finished),
         format=output_format,
         quality=front.settings.jpeg_quality,
         metadata=parameters if front.settings.embed_parameters else None,
@@ -178,8 +186,27 @@ def _write(front: Front, asked: _Asked, params: GenerationParams, finished: Fini
         steps_run=finished.num_steps_run,
         prompt_tokens_dropped=finished.num_tokens_dropped,
         mask_looks_inverted=None if mask is None else looks_inverted(mask),
+        **(_new_ids() if isinstance(request, UpscaleRequest) else {}),
     )
     return RefineResponse(lcm_generation_job=job).to_json()
+
+
+def _joined(asked: _Asked, params: GenerationParams, finished: Finished) -> Pixels:
+    """Make one picture [H, W, 3] of a job's rows: tiles are blended, masks laid over the input."""
+    if isinstance(asked.request, UpscaleRequest):
+        return blend_tiles(finished.images, params.origins, *asked.request.size)
+    if asked.mask is not None:
+        return composite(asked.image, finished.images[0], asked.mask)
+    first: Pixels = finished.images[0]
+    return first
+
+
+def _new_ids() -> dict[str, Any]:
+    return {
+        "generation_id": [str(uuid.uuid4())],
+        "variation_id": [str(uuid.uuid4())],
+        "generated_image_id": str(uuid.uuid4()),
+    }
 
 
 class _ServerTiming:

@@ -39,7 +39,7 @@ def looks_inverted(mask: Pixels) -> bool:
 
 
 def composite(original: Pixels, repainted: Pixels, mask: Pixels) -> Pixels:
-    """Lay the repainted pictures [rows, H, W, 3] over the original [H, W, 3] where it is white.
+    """Lay the repainted picture [H, W, 3] over the original [H, W, 3] where the mask is white.
 
     The feather runs inward from the edge of the white area, so that no black pixel changes.
     """

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import secrets
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from models.catalog import Defaults
 from models.styles import load_styles
 from service.errors import BadRequest, ValidationFailed
+from service.front.tiles import TILE_SIDE, plan_tiles
 from service.jobs import Finished, GenerationParams
 
 MAX_SEED = 9_999_999_998
@@ -27,6 +29,11 @@ _MAX_DIGITS = 20
 _MAX_TIMESTAMP_CHARS = 64
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+DEFAULT_REFINE_STRENGTH = 0.6
+_LEFT_OUT_WHEN_ABSENT = (
+    "requestTimestamp", "generationId", "variationId", "generatedImageId", "maskLooksInverted",
+)  # fmt: skip
 
 OutputFormat = Literal["jpeg", "png", "webp"]
 SIDES = (512, 640, 1024)
@@ -128,6 +135,41 @@ class InpaintRequest(RefineRequest):
     )
 
 
+class UpscaleRequest(RefineRequest):
+    """The body of the upscale route, whose answer is twice as high and wide as asked for."""
+
+    refine_creative: bool | None = Field(
+        None, description="true or false: whether detail may depart further from the picture"
+    )
+    refine_strength: float | None = Field(
+        None, ge=0.5, le=0.9, description="a number from 0.5 to 0.9"
+    )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the answer in pixels."""
+        height, width = super().size
+        return 2 * height, 2 * width
+
+    def to_params(self, defaults: Defaults) -> GenerationParams:
+        """Decide every value: tiles of one seed, and a strength that leaves the picture its own.
+
+        A `strength` in the request holds as it stands. Without one it is half of `refineStrength`,
+        or eight tenths of it where `refineCreative` is set.
+        """
+        params = super().to_params(defaults)
+        share = 0.8 if self.refine_creative else 0.5
+        origins = plan_tiles(*self.size)
+        return replace(
+            params,
+            height=TILE_SIDE,
+            width=TILE_SIDE,
+            strength=self.strength or share * (self.refine_strength or DEFAULT_REFINE_STRENGTH),
+            seeds=params.seeds * len(origins),
+            origins=origins,
+        )
+
+
 class LcmGenerationJob(BaseModel):
     """The picture and what became of the request. Further keys than the hosted ones are ours."""
 
@@ -142,6 +184,9 @@ class LcmGenerationJob(BaseModel):
     seed: int = Field(description="the seed that was used, drawn at random where none was given")
     steps_run: int = Field(description="UNet steps run; fewer than asked where strength is small")
     prompt_tokens_dropped: int = Field(description="tokens beyond what the text encoder reads")
+    generation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
+    variation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
+    generated_image_id: str | None = Field(None, description="upscale alone: a UUID")
     mask_looks_inverted: bool | None = Field(
         None, description="inpainting alone: the mask is mostly white, and black within"
     )
@@ -158,7 +203,7 @@ class RefineResponse(BaseModel):
         """Return the body. An absent timestamp is left out: a null one makes an SDK throw."""
         content = self.model_dump(by_alias=True)
         job = content["lcmGenerationJob"]
-        for name in ("requestTimestamp", "maskLooksInverted"):
+        for name in _LEFT_OUT_WHEN_ABSENT:
             if job[name] is None:
                 del job[name]
         return json.dumps(content, separators=(",", ":")).encode()
@@ -168,6 +213,7 @@ def picture_parameters(
     model: str, request: RefineRequest, params: GenerationParams, finished: Finished
 ) -> dict[str, str | int | float]:
     """Return what a picture is told of its own making, enough to make it again."""
+    height, width = request.size
     return {
         "model": model,
         "prompt": request.prompt,
@@ -177,8 +223,8 @@ def picture_parameters(
         "strength": params.strength,
         "guidance": params.guidance_scale,
         "seed": params.seeds[0],
-        "width": params.width,
-        "height": params.height,
+        "width": width,
+        "height": height,
     }
 
 

@@ -15,7 +15,7 @@ from tests.front.pictures import encoded, scene
 
 SIDE = 96
 ORIGINAL: Pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-REPAINTED: Pixels = np.random.default_rng(1).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+REPAINTED: Pixels = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
 
 def square(low: int, high: int) -> Pixels:
@@ -31,27 +31,27 @@ def url(image: Image.Image, file_format: str = "PNG") -> str:
 @pytest.mark.parametrize("mask", [square(20, 76), square(0, 40), square(90, 96), square(47, 49)])
 def test_black_stays_and_white_changes_with_a_feather_inward(mask: Pixels) -> None:
     """Every black pixel is the original's, the core of the white is repainted, thin parts too."""
-    result = composite(ORIGINAL, REPAINTED, mask)[0]
+    result = composite(ORIGINAL, REPAINTED, mask)
     np.testing.assert_array_equal(result[mask == 0], ORIGINAL[mask == 0])
     inside = mask == WHITE
     assert (result[inside] != ORIGINAL[inside]).any()
     if inside.sum() > 40 * 40:
         middle = np.argwhere(inside).mean(axis=0).astype(int)
-        np.testing.assert_array_equal(result[tuple(middle)], REPAINTED[0][tuple(middle)])
+        np.testing.assert_array_equal(result[tuple(middle)], REPAINTED[tuple(middle)])
 
 
 def test_all_black_returns_the_original_and_all_white_the_repainted() -> None:
     """The two ends of a mask: the input to the byte, and plain img2img to the byte."""
     black, white = square(0, 0), square(0, SIDE)
-    np.testing.assert_array_equal(composite(ORIGINAL, REPAINTED, black)[0], ORIGINAL)
+    np.testing.assert_array_equal(composite(ORIGINAL, REPAINTED, black), ORIGINAL)
     np.testing.assert_array_equal(composite(ORIGINAL, REPAINTED, white), REPAINTED)
 
 
 def test_the_feather_rises_without_a_step() -> None:
     """From the edge of the white inwards the weight grows a little with each pixel."""
     black: Pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
-    white: Pixels = np.full((1, SIDE, SIDE, 3), 255, np.uint8)
-    row = composite(black, white, square(20, 76))[0, SIDE // 2, 15:45, 0].astype(int)
+    white: Pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    row = composite(black, white, square(20, 76))[SIDE // 2, 15:45, 0].astype(int)
     steps = np.diff(row)
     assert (row[0], row[-1]) == (0, 255)
     assert (steps >= 0).all()

@@ -1,0 +1,105 @@
+"""The upscale route: twice the size, tiles that fit, no seam, and the hosted ids."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.front.tiles import TILE_SIDE, blend_tiles, plan_tiles
+from service.jobs import Pixels
+from tests.front.api import Api, data_url, picture_of
+from tests.front.pictures import scene
+
+ROUTE = "/lcm-upscale"
+SIDES = (1024, 1280, 2048)
+
+
+@pytest.mark.parametrize("height", SIDES)
+@pytest.mark.parametrize("width", SIDES)
+def test_tiles_cover_every_size_and_overlap(height: int, width: int) -> None:
+    """All lie inside, on the grid of the latents, each overlapping its neighbours by 64 or more."""
+    origins = plan_tiles(height, width)
+    assert len(origins) <= 25
+    for axis, length in ((0, height), (1, width)):
+        starts = sorted({origin[axis] for origin in origins})
+        assert starts[0] == 0
+        assert starts[-1] == length - TILE_SIDE
+        assert all(start % 8 == 0 for start in starts)
+        assert all(after - before <= TILE_SIDE - 64 for before, after in pairwise(starts))
+
+
+def test_tiles_of_a_picture_blend_to_that_picture() -> None:
+    """What is cut up and laid together again is the same, to the level."""
+    picture = np.asarray(scene(1024, 1280))
+    origins = plan_tiles(1024, 1280)
+    tiles = np.stack([picture[y : y + TILE_SIDE, x : x + TILE_SIDE] for y, x in origins])
+    np.testing.assert_array_equal(blend_tiles(tiles, origins, 1024, 1280), picture)
+
+
+def test_tiles_of_other_brightness_leave_no_step() -> None:
+    """Even where neighbours disagree by 100 levels, no pixel differs from the next by 3."""
+    origins = plan_tiles(1024, 1024)
+    tiles: Pixels = np.stack(
+        [np.full((TILE_SIDE, TILE_SIDE, 3), 50 + 100 * (i % 2), np.uint8) for i in range(9)]
+    )
+    whole = blend_tiles(tiles, origins, 1024, 1024).astype(int)
+    assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 2
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 512), (640, 1024)])
+def test_the_answer_is_twice_the_size_with_ids(api: Api, height: int, width: int) -> None:
+    """The engine gets tiles of one seed and its answer is joined; the ids are UUIDs."""
+    source = scene(300, 500)
+    answer = api.refine(
+        ROUTE, imageDataUrl=data_url(source), height=height, width=width, seed=5, outputFormat="png"
+    )
+    assert answer.status_code == 200, answer.text
+    params, image, timeout_s = api.engine.asked[-1]
+    assert image.shape == (2 * height, 2 * width, 3)
+    assert (params.height, params.width) == (TILE_SIDE, TILE_SIDE)
+    assert params.origins == plan_tiles(2 * height, 2 * width)
+    assert params.seeds == (5,) * len(params.origins)
+    assert timeout_s > 60
+    with Image.open(io.BytesIO(picture_of(answer))) as picture:
+        assert picture.size == (2 * width, 2 * height)
+    job = answer.json()["lcmGenerationJob"]
+    for name in ("generationId", "variationId"):
+        (value,) = job[name]
+        uuid.UUID(value)
+    uuid.UUID(job["generatedImageId"])
+    assert "generationId" not in api.refine().json()["lcmGenerationJob"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "strength"),
+    [
+        ({}, 0.3),
+        ({"refineStrength": 0.5}, 0.25),
+        ({"refineStrength": 0.9}, 0.45),
+        ({"refineStrength": 0.9, "refineCreative": True}, 0.72),
+        ({"refineCreative": False, "refineStrength": None}, 0.3),
+        ({"refineStrength": 0.9, "strength": 0.1}, 0.1),
+    ],
+)
+def test_how_far_detail_may_depart(api: Api, fields: dict[str, Any], strength: float) -> None:
+    """The two fields of the route map to a strength; a strength given holds as it stands."""
+    assert api.refine(ROUTE, **fields).status_code == 200
+    assert api.engine.asked[-1][0].strength == pytest.approx(strength)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("refineStrength", 0.49), ("refineStrength", 0.91), ("refineCreative", 1)],
+)
+def test_its_fields_have_bounds_and_other_routes_do_not_take_them(
+    api: Api, name: str, value: Any
+) -> None:
+    """Out of bounds is refused here, and the whole field elsewhere."""
+    api.refused(api.refine(ROUTE, **{name: value}), 400, "validation-failed", f"$.{name}")
+    api.refused(api.refine(**{name: value}), 400, "bad-request", f"$.{name}")
