@@ -172,18 +172,18 @@ class Pipeline:
 
     @torch.inference_mode()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode scaled latents [B, C, h, w] into pixels [B, H, W, 3], fp32, 0 to 255.
+        """Decode scaled latents [B, C, h, w] into pixels [B, H, W, 3], fp32, about 0 to 255.
 
-        They are not rounded yet, so that the caller can see a NaN; see `to_uint8`.
+        Neither clamped nor rounded yet, so that the caller can see what is not finite.
         """
         image = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
-        image = (image.float() / 2 + 0.5).clamp(0.0, 1.0)
+        image = image.float() / 2 + 0.5  # [B, 3, H, W]
         return image.permute(0, 2, 3, 1) * 255.0  # type: ignore[no-any-return]
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """Round float pixels 0 to 255 to uint8; the shape stays."""
-    return pixels.round().to(torch.uint8)
+    """Clamp and round float pixels to uint8; the shape stays."""
+    return pixels.clamp(0.0, 255.0).round().to(torch.uint8)
 
 
 def _num_vae_levels(vae: Any) -> int:

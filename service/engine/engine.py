@@ -16,9 +16,16 @@ import numpy as np
 import structlog
 import torch
 
-from models.lcm import add_noise, guidance_embedding, lcm_step, step_coefficients, timesteps
+from models.lcm import (
+    add_noise,
+    guidance_embedding,
+    lcm_step,
+    num_steps_run,
+    step_coefficients,
+    timesteps,
+)
 from models.pipeline import to_uint8
-from service.engine.slots import RowInputs, SlotTable
+from service.engine.slots import MAX_STEPS, RowInputs, SlotTable
 from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
 from service.jobs import Failed, Finished, Outcome, Progress, StageTimes
 
@@ -31,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 
 class NotFinite(Exception):
-    """The model made NaN or infinity of a row, which would be sent as a black picture."""
+    """The model made NaN, infinity or nothing of a row, which would be sent as a black picture."""
 
 
 @dataclass
@@ -47,8 +54,10 @@ class EngineStats:
 class _JobState:
     job: Job
     added_at: float
+    prompt: PromptEmbeds | None = None  # from the first row's admission on, as are the noises
+    noises: dict[int, RowNoise] = field(default_factory=dict)  # by seed
     images: dict[int, torch.Tensor] = field(default_factory=dict)  # by row, uint8 [H, W, 3]
-    num_tokens_dropped: int = 0
+    num_steps_done: int = 0
     times_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -85,8 +94,8 @@ class Engine:
         """Let a job wait for slots; whatever becomes of it comes out of `step`."""
         now = self._clock()
         try:
-            self._scheduler.add(job, num_steps=len(self._timesteps(job)), now=now)
-        except QueueFull as error:
+            self._scheduler.add(job, num_steps=self._num_steps(job), now=now)
+        except (QueueFull, GenerationFailed) as error:
             self._outcomes.append(Failed(job.id, error.code))
         else:
             self._states[job.id] = _JobState(job, added_at=now)
@@ -110,51 +119,42 @@ class Engine:
         for job in jobs:
             self._end(Failed(job.id, DeadlineExceeded.code))
 
-    def _admit(self, admitted: Sequence[list[Row]]) -> None:
-        for rows in admitted:
-            job = rows[0].job
-            self._states[job.id].times_ms["queue_ms"] = 1000 * (
-                self._clock() - self._states[job.id].added_at
-            )
-            with self._failing_alone(job):
-                self._prepare(rows)
-
-    def _prepare(self, rows: Sequence[Row]) -> None:
-        """Encode a job's prompt and picture, and write its rows into their slots."""
-        job = rows[0].job
-        state = self._states[job.id]
-        with self._timed(state, "text_ms"):
-            prompt = self._pipeline.encode_prompt([job.params.prompt])
-        state.num_tokens_dropped = prompt.dropped[0]
-        noises = self._draw_noises(job)
+    def _admit(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            with self._timed(state, "encode_ms"):
-                inputs = self._row_inputs(row, prompt, noises[row.index])
-            self._table(row.key, prompt.embeds.shape[1:]).write(row.slot, inputs)
+            state = self._states.get(row.job.id)
+            if state is None:
+                continue  # another row of its job has failed just now
+            with self._failing_alone(row.job):
+                prompt = state.prompt or self._begin(state)
+                with self._timed(state, "encode_ms"):
+                    inputs = self._row_inputs(row, prompt, state.noises)
+                self._table(row.key, inputs.prompt_embeds.shape).write(row.slot, inputs)
 
-    def _draw_noises(self, job: Job) -> list[RowNoise]:
-        """Draw each row's noise; tiles cut theirs out of one field, so that they agree in it."""
-        params, pipeline = job.params, self._pipeline
+    def _begin(self, state: _JobState) -> PromptEmbeds:
+        """Do once what all rows of a job share: its prompt, and the fields of noise by seed."""
+        job, pipeline = state.job, self._pipeline
+        state.times_ms["queue_ms"] = 1000 * (self._clock() - state.added_at)
+        with self._timed(state, "text_ms"):
+            prompt = state.prompt = pipeline.encode_prompt([job.params.prompt])
         height, width = job.image.shape[:2]
-        num_steps = len(self._timesteps(job))
-        fields = {
-            seed: pipeline.draw_noise(seed, height, width, num_steps) for seed in set(params.seeds)
-        }
-        return [
-            pipeline.crop_noise(fields[seed], origin, params.height, params.width)
-            for seed, origin in zip(params.seeds, job.row_origins(), strict=True)
-        ]
+        with self._timed(state, "encode_ms"):
+            state.noises = {
+                seed: pipeline.draw_noise(seed, height, width, self._num_steps(job))
+                for seed in set(job.params.seeds)
+            }
+        return prompt
 
-    def _row_inputs(self, row: Row, prompt: PromptEmbeds, noise: RowNoise) -> RowInputs:
+    def _row_inputs(self, row: Row, prompt: PromptEmbeds, noises: dict[int, RowNoise]) -> RowInputs:
         job, params, pipeline = row.job, row.job.params, self._pipeline
-        steps = self._timesteps(job)
-        y, x = job.row_origins()[row.index]
+        steps = timesteps(pipeline.schedule, params.num_inference_steps, params.strength)
+        y, x = origin = job.row_origins()[row.index]
+        field_of_noise = noises[params.seeds[row.index]]
+        noise = pipeline.crop_noise(field_of_noise, origin, params.height, params.width)
         area = np.s_[y : y + params.height, x : x + params.width]
         mask = np.ones((params.height, params.width)) if job.mask is None else job.mask[area]
         posterior = None if noise.posterior is None else noise.posterior[None]
-        pixels = torch.from_numpy(job.image[area])[None]  # [1, H, W, 3]
-        clean = pipeline.encode_image(pixels, posterior)  # [1, C, h, w]
-        start = noise.start[None].to(clean)
+        clean = pipeline.encode_image(torch.from_numpy(job.image[area])[None], posterior)
+        start = noise.start[None].to(clean)  # [1, C, h, w], as is clean
         alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
         return RowInputs(
             latents=add_noise(clean, start, alpha)[0],
@@ -172,16 +172,22 @@ class Engine:
         rows = self._alive(scheduled)
         if not rows:
             return []
+        if not self._try_forward(rows):
+            self._forward_alone(rows)
+        finished = self._scheduler.advance(self._alive(rows))
+        self._report_progress(self._alive(rows))
+        return finished
+
+    def _try_forward(self, rows: Sequence[Row]) -> bool:
+        """Run the batch; False where it failed. By then its tensors are free again."""
         try:
             self._forward(rows)
         except torch.AcceleratorError:
             raise  # the device is sick: only a new process cures it
         except Exception:  # noqa: BLE001 - whatever it is, the neighbours must not suffer
             _log.exception("a batch failed, each row runs again alone", rows=len(rows))
-            self._forward_alone(rows)
-        finished = self._scheduler.advance(self._alive(rows))
-        self._report_progress(self._alive(rows))
-        return finished
+            return False
+        return True
 
     def _forward_alone(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -222,13 +228,15 @@ class Engine:
             with self._failing_alone(row.job):
                 with self._timed(state, "vae_ms"):
                     state.images[row.index] = self._decode(row)
+                self._scheduler.release(row)
                 if len(state.images) == row.job.num_rows:
                     self._end(self._finished(state, row.num_steps))
 
     def _decode(self, row: Row) -> torch.Tensor:
         latents = self._tables[row.key].latents[row.slot : row.slot + 1]  # [1, C, h, w]
         pixels = self._pipeline.decode_latents(latents)[0]  # [H, W, 3]
-        if not bool(torch.isfinite(latents).all() & torch.isfinite(pixels).all()):
+        is_flat = latents.amin() == latents.amax()
+        if bool(is_flat | ~torch.isfinite(latents).all() | ~torch.isfinite(pixels).all()):
             raise NotFinite
         return to_uint8(pixels).cpu()
 
@@ -238,7 +246,7 @@ class Engine:
             state.job.id,
             images.numpy(),
             num_steps_run=num_steps,
-            num_tokens_dropped=state.num_tokens_dropped,
+            num_tokens_dropped=state.prompt.dropped[0] if state.prompt else 0,
             times=StageTimes(**state.times_ms),
         )
 
@@ -261,20 +269,30 @@ class Engine:
     def _report_progress(self, rows: Sequence[Row]) -> None:
         for row in rows:
             if row.job.reports_progress:
-                self._outcomes.append(Progress(row.job.id, row.step, row.num_steps))
+                state = self._states[row.job.id]
+                state.num_steps_done += 1
+                num_steps = row.num_steps * row.job.num_rows
+                self._outcomes.append(Progress(row.job.id, state.num_steps_done, num_steps))
 
     def _alive(self, rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row.job.id in self._states]
 
-    def _timesteps(self, job: Job) -> list[int]:
-        params = job.params
-        return timesteps(self._pipeline.schedule, params.num_inference_steps, params.strength)
+    def _num_steps(self, job: Job) -> int:
+        """Return the steps that each row of a job runs.
+
+        Raises GenerationFailed for more than a slot holds.
+        """
+        params, schedule = job.params, self._pipeline.schedule
+        num_steps = num_steps_run(schedule, params.num_inference_steps, params.strength)
+        if num_steps > MAX_STEPS:
+            raise GenerationFailed(f"a row runs at most {MAX_STEPS} steps")
+        return num_steps
 
     def _table(self, key: Key, text_shape: torch.Size) -> SlotTable:
         if key not in self._tables:
             self._tables[key] = SlotTable(
                 self._pipeline,
-                num_slots=self._scheduler.num_slots,
+                num_slots=self._scheduler.max_batch,
                 height=key[0],
                 width=key[1],
                 text_shape=text_shape,

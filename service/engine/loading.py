@@ -7,18 +7,15 @@ import numpy as np
 import torch
 import transformers
 
-from models.catalog import find_checkpoint
+from models.catalog import CheckpointError, find_checkpoint
 from models.device import pick_device, pick_dtype
 from models.hub import local_folder
 from models.loader import load_pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.jobs import GenerationParams, Job
+from service.jobs import Failed, GenerationParams, Job
 from service.messages import Ready
 from service.settings import EngineSettings
-
-_MAX_ROWS_OF_A_JOB = 25
-"""The tiles of the largest upscale, 2048 x 2048."""
 
 _DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
 
@@ -40,7 +37,6 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
         max_batch=max_batch,
         # The front counts the waiting; those about to run may all arrive before the next step.
         max_waiting=settings.max_waiting + max_batch,
-        num_slots=_MAX_ROWS_OF_A_JOB,
     )
     ready = Ready(
         device=device,
@@ -59,7 +55,10 @@ def _hush_libraries() -> None:
 
 
 def warm_up(engine: Engine) -> None:
-    """Make one picture of the default shape, so that the first caller waits for no first time."""
+    """Make one picture of the default shape, so that the first caller waits for no first time.
+
+    Raises CheckpointError when no picture comes out: such an engine must not say that it is ready.
+    """
     params = GenerationParams(
         prompt="",
         height=512,
@@ -72,4 +71,8 @@ def warm_up(engine: Engine) -> None:
     image = np.zeros((params.height, params.width, 3), dtype=np.uint8)
     engine.add(Job("warm-up", params, image, timeout_s=float("inf")))
     while engine.has_work():
-        engine.step()
+        if any(isinstance(outcome, Failed) for outcome in engine.step()):
+            raise CheckpointError(
+                "the checkpoint loads, but makes no picture on this device in this dtype: the log "
+                "says more; REFINE_DTYPE=float32 may help"
+            )

@@ -1,8 +1,9 @@
 """Which rows share the next step. Knows no torch and no clock: `now` is an argument.
 
-A job waits, then runs in as many slots as it has rows, then is removed: finished, failed,
-aborted or past its deadline. Rows share a step when they have the same key, the shape of their
-latents; steps, strength, guidance, prompt and seed may all differ.
+A job waits with its rows; a row takes a slot, runs all its steps and gives the slot back. Rows
+share a step when they have the same key, the shape of their latents; steps, strength, guidance,
+prompt and seed may all differ. Jobs take turns at free slots, a row each, so that the tiles of a
+large one hold nobody up for longer than a row.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]
 """Height and width: what rows of one forward must have in common."""
+
+MAX_ADMISSIONS = 2
+"""Rows admitted before one step: each costs an encode, for which the rows in flight wait."""
 
 
 @dataclass(eq=False)
@@ -44,75 +48,77 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's work: jobs to admit, rows of one key to denoise, jobs whose time is up."""
+    """One step's work: rows to admit, rows of one key to denoise, jobs whose time is up."""
 
-    admitted: list[list[Row]] = field(default_factory=list)
+    admitted: list[Row] = field(default_factory=list)
     running: list[Row] = field(default_factory=list)
     expired: list[Job] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Waiting:
+@dataclass
+class _Entry:
+    """A job and how many of its rows have been admitted."""
+
     job: Job
     num_steps: int
     deadline: float
+    num_admitted: int = 0
 
-
-@dataclass(frozen=True)
-class _Running:
-    rows: list[Row]
-    deadline: float
+    @property
+    def has_rows_left(self) -> bool:
+        return self.num_admitted < self.job.num_rows
 
 
 class Scheduler:
-    """First come, first served, and whoever fits joins the running step.
+    """Jobs take turns at slots, the oldest row decides the step, whoever fits joins it.
 
-    `max_batch` rows at most share a forward; `max_waiting` jobs at most wait. A job with more
-    rows than `max_batch` runs alone, in several forwards a step.
+    `max_batch` rows at most are in slots and share a forward; `max_waiting` jobs at most wait.
     """
 
-    def __init__(self, *, max_batch: int, max_waiting: int, num_slots: int | None = None) -> None:
+    def __init__(self, *, max_batch: int, max_waiting: int) -> None:
         self.max_batch = max_batch
-        self.num_slots = max(max_batch, num_slots or max_batch)
         self._max_waiting = max_waiting
-        self._waiting: deque[_Waiting] = deque()
-        self._running: dict[str, _Running] = {}
-        self._free_slots = list(range(self.num_slots))
+        self._entries: dict[str, _Entry] = {}
+        self._turns: deque[str] = deque()  # jobs with rows that have no slot yet
+        self._rows: dict[int, Row] = {}  # by slot, the oldest first
+        self._free_slots = list(range(max_batch))
 
     @property
     def num_waiting(self) -> int:
-        return len(self._waiting)
+        """Jobs of which no row has a slot yet."""
+        return sum(self._entries[job_id].num_admitted == 0 for job_id in self._turns)
 
     @property
     def num_running(self) -> int:
         """Rows in slots."""
-        return self.num_slots - len(self._free_slots)
+        return len(self._rows)
 
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._entries)
 
     def add(self, job: Job, *, num_steps: int, now: float) -> None:
         """Let a job wait, each of its rows for `num_steps` steps.
 
-        Raises QueueFull when `max_waiting` jobs wait already, ValueError for a job of more rows
-        than there are slots.
+        Raises QueueFull when `max_waiting` jobs wait already.
         """
-        if job.num_rows > self.num_slots:
-            raise ValueError(f"{job.num_rows} rows do not fit {self.num_slots} slots")
-        if len(self._waiting) >= self._max_waiting:
+        if self.num_waiting >= self._max_waiting:
             raise QueueFull("the queue is full, try again later")
-        self._waiting.append(_Waiting(job, num_steps, now + job.timeout_s))
+        self._entries[job.id] = _Entry(job, num_steps, now + job.timeout_s)
+        self._turns.append(job.id)
 
     def remove(self, job_id: str) -> bool:
         """Forget a job wherever it is and free its slots; False when it is not here."""
-        running = self._running.pop(job_id, None)
-        if running is not None:
-            for row in running.rows:
-                heapq.heappush(self._free_slots, row.slot)
-            return True
-        before = len(self._waiting)
-        self._waiting = deque(entry for entry in self._waiting if entry.job.id != job_id)
-        return len(self._waiting) < before
+        if self._entries.pop(job_id, None) is None:
+            return False
+        self._turns = deque(other for other in self._turns if other != job_id)
+        for row in [row for row in self._rows.values() if row.job.id == job_id]:
+            self.release(row)
+        return True
+
+    def release(self, row: Row) -> None:
+        """Free the slot of a row that has been retired."""
+        del self._rows[row.slot]
+        heapq.heappush(self._free_slots, row.slot)
 
     def schedule(self, now: float) -> Batch:
         """Decide the next step. Expired jobs are removed; admitted rows take their slots."""
@@ -127,28 +133,25 @@ class Scheduler:
         return [row for row in rows if row.is_done]
 
     def _expire(self, now: float) -> list[Job]:
-        expired = [entry.job for entry in self._waiting if entry.deadline <= now]
-        expired += [entry.rows[0].job for entry in self._running.values() if entry.deadline <= now]
+        expired = [entry.job for entry in self._entries.values() if entry.deadline <= now]
         for job in expired:
             self.remove(job.id)
         return expired
 
-    def _admit(self) -> list[list[Row]]:
-        admitted = []
-        while self._waiting and self._has_room(self._waiting[0].job):
-            entry = self._waiting.popleft()
-            slots = [heapq.heappop(self._free_slots) for _ in range(entry.job.num_rows)]
-            rows = [
-                Row(entry.job, index, slot, entry.num_steps) for index, slot in enumerate(slots)
-            ]
-            self._running[entry.job.id] = _Running(rows, entry.deadline)
-            admitted.append(rows)
+    def _admit(self) -> list[Row]:
+        admitted: list[Row] = []
+        while self._turns and self._free_slots and len(admitted) < MAX_ADMISSIONS:
+            entry = self._entries[self._turns.popleft()]
+            slot = heapq.heappop(self._free_slots)
+            row = Row(entry.job, entry.num_admitted, slot, entry.num_steps)
+            self._rows[slot] = row
+            entry.num_admitted += 1
+            if entry.has_rows_left:
+                self._turns.append(entry.job.id)
+            admitted.append(row)
         return admitted
-
-    def _has_room(self, job: Job) -> bool:
-        return self.num_running == 0 or self.num_running + job.num_rows <= self.max_batch
 
     def _next_rows(self) -> list[Row]:
         """Take the oldest row with work left, and whoever of its key comes next."""
-        rows = [row for entry in self._running.values() for row in entry.rows if not row.is_done]
-        return [row for row in rows if row.key == rows[0].key][: self.max_batch]
+        rows = [row for row in self._rows.values() if not row.is_done]
+        return [row for row in rows if row.key == rows[0].key]

@@ -23,8 +23,8 @@ def load(folder: Path) -> Pipeline:
     return load_pipeline(folder, device="cpu", dtype=torch.float32)
 
 
-def make_engine(pipeline: Pipeline, *, max_batch: int = 1, num_slots: int = 4) -> Engine:
-    return Engine(pipeline, Scheduler(max_batch=max_batch, max_waiting=64, num_slots=num_slots))
+def make_engine(pipeline: Pipeline, *, max_batch: int = 1) -> Engine:
+    return Engine(pipeline, Scheduler(max_batch=max_batch, max_waiting=64))
 
 
 def noise_image(height: int = SIDE, width: int = SIDE, seed: int = 0) -> Pixels:

@@ -13,6 +13,7 @@ import torch
 from models.lcm import guidance_embedding
 from models.pipeline import Pipeline, PromptEmbeds
 from service.engine.engine import Engine
+from service.engine.scheduler import Scheduler
 from service.jobs import Failed, Finished, Job, Progress
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
@@ -31,6 +32,7 @@ class FaultyPipeline(Pipeline):
         self.poisoned_prompt = "poison"
         self.poisoned_cond: torch.Tensor | None = None
         self.makes_nan = False
+        self.makes_infinite_pixels = False
 
     def encode_prompt(self, prompts: Sequence[str]) -> PromptEmbeds:
         if self.poisoned_prompt in prompts:
@@ -47,11 +49,19 @@ class FaultyPipeline(Pipeline):
         output = super().predict_noise(latents, timesteps, timestep_cond, prompt_embeds)
         if self.poisoned_cond is not None:
             is_poisoned = (timestep_cond == self.poisoned_cond).all(1)
-            if self.makes_nan:
+            if self.makes_infinite_pixels:
+                output = output.masked_fill(is_poisoned[:, None, None, None], 1e4)
+            elif self.makes_nan:
                 output = output.masked_fill(is_poisoned[:, None, None, None], float("nan"))
             elif bool(is_poisoned.any()):
                 raise RuntimeError("a row that cannot be denoised")
         return output
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels = super().decode_latents(latents)
+        if self.makes_infinite_pixels and latents.abs().max() > 1e4:
+            pixels = pixels / 0.0  # as an autoencoder in 16 bits that overflows
+        return pixels
 
 
 def mixed_jobs(count: int) -> list[Job]:
@@ -175,7 +185,7 @@ def test_an_aborted_job_takes_no_further_unet_call(pipeline: Pipeline) -> None:
     assert engine.stats.num_aborted == 1
 
 
-@pytest.mark.parametrize("fault", ["prepare", "denoise", "nan"])
+@pytest.mark.parametrize("fault", ["prepare", "denoise", "nan", "infinite pixels"])
 def test_a_failing_row_fails_alone(pipeline: Pipeline, fault: str) -> None:
     """One of eight rows fails, wherever it does; the other seven are as without it."""
     faulty = FaultyPipeline(pipeline)
@@ -185,6 +195,7 @@ def test_a_failing_row_fails_alone(pipeline: Pipeline, fault: str) -> None:
     if fault != "prepare":
         faulty.poisoned_cond = guidance_embedding([3.25], pipeline.guidance_dim)[0]
         faulty.makes_nan = fault == "nan"
+        faulty.makes_infinite_pixels = fault == "infinite pixels"
     engine = make_engine(faulty, max_batch=8)
     outcomes = run(engine, [*jobs[:3], victim, *jobs[3:]])
     assert outcomes.pop("victim") == Failed("victim", "generation-failed")
@@ -207,7 +218,7 @@ def test_the_rows_of_a_failing_job_fail_together(pipeline: Pipeline) -> None:
 def test_deadlines_and_a_full_queue_are_told(pipeline: Pipeline) -> None:
     """What is too late or too much is answered, not dropped."""
     now = 0.0
-    engine = Engine(pipeline, make_engine(pipeline)._scheduler, clock=lambda: now)
+    engine = Engine(pipeline, Scheduler(max_batch=1, max_waiting=64), clock=lambda: now)
     engine.add(make_job("late", timeout_s=5))
     engine.step()
     now = 6.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 
 import pytest
 
-from service.engine.scheduler import Row, Scheduler
+from service.engine.scheduler import MAX_ADMISSIONS, Scheduler
 from service.errors import QueueFull
 from service.jobs import Job
 from tests.engine.runs import make_job, noise_image
@@ -36,6 +37,7 @@ def test_another_shape_waits_for_the_older_rows_only() -> None:
     scheduler.add(job("a"), num_steps=1, now=0)
     scheduler.add(job("b", height=1024), num_steps=1, now=0)
     scheduler.add(job("c"), num_steps=1, now=0)
+    assert [row.job.id for row in scheduler.schedule(0).running] == ["a"]
     first = scheduler.schedule(0).running
     assert [row.job.id for row in first] == ["a", "c"]
     for row in scheduler.advance(first):
@@ -43,31 +45,39 @@ def test_another_shape_waits_for_the_older_rows_only() -> None:
     assert [row.job.id for row in scheduler.schedule(0).running] == ["b"]
 
 
-def test_the_rows_of_a_job_are_admitted_and_removed_together() -> None:
-    """A job of several rows takes all its slots at once and gives all of them back."""
-    scheduler = Scheduler(max_batch=4, max_waiting=8)
-    scheduler.add(job("a"), num_steps=4, now=0)
-    scheduler.add(job("b", rows=4), num_steps=4, now=0)
+def test_jobs_take_turns_at_slots_a_row_each() -> None:
+    """The tiles of a large job hold a newcomer up for no longer than a row, and none is lost."""
+    scheduler = Scheduler(max_batch=1, max_waiting=8)
+    scheduler.add(job("tiles", rows=3), num_steps=1, now=0)
+    order = []
+    for turn in range(5):
+        if turn == 1:
+            scheduler.add(job("live"), num_steps=1, now=0)
+        for row in scheduler.advance(scheduler.schedule(0).running):
+            order.append((row.job.id, row.index))
+            scheduler.release(row)
+    # The second tile stood in line before the newcomer came; the third stands behind it.
+    assert order == [("tiles", 0), ("tiles", 1), ("live", 0), ("tiles", 2)]
+
+
+def test_a_step_waits_for_few_encodes() -> None:
+    """However many rows wait, two join at a time, so that the rows in flight go on."""
+    scheduler = Scheduler(max_batch=8, max_waiting=8)
+    scheduler.add(job("a", rows=25), num_steps=9, now=0)
+    sizes = [len(scheduler.schedule(0).running) for _ in range(5)]
+    assert sizes == [2, 4, 6, 8, 8]
+
+
+def test_a_removed_job_gives_all_its_slots_back() -> None:
+    """Rows in slots and rows that wait go together."""
+    scheduler = Scheduler(max_batch=2, max_waiting=8)
+    scheduler.add(job("a", rows=4), num_steps=4, now=0)
     scheduler.schedule(0)
-    assert (scheduler.num_running, scheduler.num_waiting) == (1, 1)
-    scheduler.remove("a")
-    scheduler.schedule(0)
-    assert (scheduler.num_running, scheduler.num_waiting) == (4, 0)
-    assert scheduler.remove("b")
+    assert (scheduler.num_running, scheduler.num_waiting) == (2, 0)
+    assert scheduler.remove("a")
+    assert not scheduler.remove("a")
+    assert scheduler.num_running == 0
     assert not scheduler.has_work()
-
-
-def test_a_job_wider_than_the_batch_runs_alone_in_parts() -> None:
-    """On a bucket of 1 the rows of a job take their steps one after another."""
-    scheduler = Scheduler(max_batch=1, max_waiting=8, num_slots=4)
-    scheduler.add(job("a", rows=2), num_steps=2, now=0)
-    seen = []
-    for _ in range(4):
-        rows = scheduler.schedule(0).running
-        seen += [row.index for row in rows]
-        scheduler.advance(rows)
-    assert seen == [0, 0, 1, 1]
-    assert scheduler.schedule(0).running == []
 
 
 def test_a_full_queue_refuses() -> None:
@@ -77,8 +87,9 @@ def test_a_full_queue_refuses() -> None:
     with pytest.raises(QueueFull):
         scheduler.add(job("b"), num_steps=4, now=0)
     assert scheduler.num_waiting == 1
-    with pytest.raises(ValueError, match="rows"):
-        scheduler.add(job("c", rows=2), num_steps=4, now=0)
+    scheduler.schedule(0)
+    scheduler.add(job("b"), num_steps=4, now=0)
+    assert (scheduler.num_running, scheduler.num_waiting) == (1, 1)
 
 
 def test_jobs_expire_while_they_wait_and_while_they_run() -> None:
@@ -98,52 +109,60 @@ def test_jobs_expire_while_they_wait_and_while_they_run() -> None:
 def test_invariants_hold_over_random_lives(seed: int) -> None:
     """Whatever happens: slots are never shared or lost, batches fit, and everybody gets an end."""
     rng = random.Random(seed)
-    max_batch = rng.choice([1, 2, 4, 8])
-    scheduler = Scheduler(max_batch=max_batch, max_waiting=6, num_slots=4)
-    added: set[str] = set()
-    ended: set[str] = set()
-    now = 0.0
-    for turn in range(400):
-        now += rng.random()
+    life = _Life(Scheduler(max_batch=rng.choice([1, 2, 4, 8]), max_waiting=6))
+    for turn in range(600):
+        life.now += rng.random()
         if turn < 300 and rng.random() < 0.5:
-            new = job(
-                str(turn),
-                rows=rng.randint(1, 4),
-                height=rng.choice([512, 640, 1024]),
-                timeout_s=rng.choice([3.0, 1000.0]),
+            life.add(
+                job(
+                    str(turn),
+                    rows=rng.randint(1, 6),
+                    height=rng.choice([512, 640, 1024]),
+                    timeout_s=rng.choice([3.0, 1000.0]),
+                ),
+                num_steps=rng.randint(1, 5),
             )
-            try:
-                scheduler.add(new, num_steps=rng.randint(1, 5), now=now)
-                added.add(new.id)
-            except QueueFull:
-                assert scheduler.num_waiting == 6
-        if added - ended and rng.random() < 0.1:
-            gone = rng.choice(sorted(added - ended))
-            assert scheduler.remove(gone)
-            ended.add(gone)
-        _step(scheduler, now, ended, max_batch)
-    assert added == ended
-    assert not scheduler.has_work()
-    assert scheduler.num_running == 0
+        if life.rows_left and rng.random() < 0.1:
+            life.remove(rng.choice(sorted(life.rows_left)))
+        life.step()
+    assert not life.rows_left
+    assert not life.scheduler.has_work()
+    assert life.scheduler.num_running == life.scheduler.num_waiting == 0
 
 
-def _step(scheduler: Scheduler, now: float, ended: set[str], max_batch: int) -> None:
-    batch = scheduler.schedule(now)
-    ended |= {expired.id for expired in batch.expired}
-    rows = batch.running
-    assert len(rows) <= max_batch
-    assert len({row.key for row in rows}) <= 1
-    assert len({row.slot for row in rows}) == len(rows)
-    assert all(0 <= row.slot < scheduler.num_slots for row in rows)
-    assert rows or not scheduler.has_work(), "work waits, and nothing runs"
-    assert not ended & {row.job.id for row in rows}
-    scheduler.advance(rows)
-    _remove_done(scheduler, rows, ended)
+@dataclass
+class _Life:
+    """A scheduler and what must be true of it: the rows that each job still has to end."""
 
+    scheduler: Scheduler
+    now: float = 0.0
+    rows_left: dict[str, set[int]] = field(default_factory=dict)
 
-def _remove_done(scheduler: Scheduler, rows: list[Row], ended: set[str]) -> None:
-    for row in rows:
-        is_last = row.index == row.job.num_rows - 1
-        if row.is_done and is_last and row.job.id not in ended:
-            scheduler.remove(row.job.id)
-            ended.add(row.job.id)
+    def add(self, new: Job, num_steps: int) -> None:
+        try:
+            self.scheduler.add(new, num_steps=num_steps, now=self.now)
+        except QueueFull:
+            assert self.scheduler.num_waiting == 6
+        else:
+            self.rows_left[new.id] = set(range(new.num_rows))
+
+    def remove(self, job_id: str) -> None:
+        assert self.scheduler.remove(job_id)
+        del self.rows_left[job_id]
+
+    def step(self) -> None:
+        batch = self.scheduler.schedule(self.now)
+        for expired in batch.expired:
+            del self.rows_left[expired.id]
+        rows = batch.running
+        assert len(rows) <= self.scheduler.max_batch
+        assert len({row.key for row in rows}) <= 1
+        assert len({row.slot for row in rows}) == len(rows)
+        assert all(0 <= row.slot < self.scheduler.max_batch for row in rows)
+        assert len(batch.admitted) <= MAX_ADMISSIONS
+        assert rows or not self.scheduler.has_work(), "work waits, and nothing runs"
+        for row in self.scheduler.advance(rows):
+            self.rows_left[row.job.id].remove(row.index)  # each row ends once, and is known
+            self.scheduler.release(row)
+            if not self.rows_left[row.job.id]:
+                self.remove(row.job.id)
