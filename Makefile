@@ -1,12 +1,10 @@
 # Everything that a newcomer, a contributor or CI does has its command here.
 #
-#   make serve PORT=8001            any setting can also be given as REFINE_...
+#   make serve PORT=8001            any setting can be given as REFINE_..., such as REFINE_MODEL
 #   make install PIP_ARGS="..."     extra arguments for pip, such as an index with a small torch
 
 PYTHON ?= python3
 PIP_ARGS ?=
-HOST ?= 127.0.0.1
-PORT ?= 8000
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -28,7 +26,7 @@ $(DEVELOPED): $(INSTALLED)
 	touch $@
 
 serve: $(INSTALLED)  ## serve on the bundled checkpoint
-	$(BIN)/instant-refine serve --host $(HOST) --port $(PORT)
+	$(BIN)/instant-refine serve $(if $(PORT),--port $(PORT)) $(SERVE_ARGS)
 
 check: $(DEVELOPED)  ## lint, types, import directions
 	$(BIN)/ruff format --check .

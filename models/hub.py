@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from models.catalog import BUNDLED, Checkpoint, CheckpointError
+from models.catalog import BUNDLED, Checkpoint, CheckpointError, load_catalog
 
 # Only what the loader reads is downloaded: no pickles, no code, no safety checker.
 _PULLED_FILES = [
@@ -51,11 +51,18 @@ def _snapshot(checkpoint: Checkpoint, *, local_files_only: bool) -> Path:
             allow_patterns=_PULLED_FILES,
             local_files_only=local_files_only,
         )
-    except (OSError, ValueError) as error:  # the hub's errors are subclasses of these
+    except Exception as error:  # the hub's client lets errors of several libraries through
         if local_files_only:
             raise CheckpointError(
                 f"{checkpoint.name} is not on this machine; download it with: "
-                f"instant-refine models pull {checkpoint.name}"
+                f"instant-refine models pull {_argument(checkpoint)}"
             ) from error
         raise CheckpointError(f"{checkpoint.name} could not be downloaded: {error}") from error
     return Path(folder)
+
+
+def _argument(checkpoint: Checkpoint) -> str:
+    """Return what names this very checkpoint to `models pull`."""
+    if checkpoint.name in load_catalog():
+        return checkpoint.name
+    return f"{checkpoint.source}@{checkpoint.revision}"

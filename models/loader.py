@@ -38,7 +38,7 @@ def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> Pipeline:
         name: _load_module(folder, name, _class_name(index, name), device=device, dtype=dtype)
         for name in _CLASSES
     }
-    _check_unet(folder, modules["unet"].config)
+    _check_unet(folder, modules["unet"].config, modules["vae"].config)
     _check_vae(folder, modules["vae"].config)
     return Pipeline(
         **modules,
@@ -62,7 +62,7 @@ def _load_module(
             use_safetensors=True,
             local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except Exception as error:  # a config of other people's raises anything in diffusers
         raise CheckpointError(f"{folder.name}: {name} cannot be loaded: {error}") from error
     module = module.to(device).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
     # Convolutions are faster on channels-last weights: UNet 15 %, decoder 30 % on a CPU.
@@ -77,7 +77,7 @@ def _load_tokenizer(folder: Path, index: dict[str, Any]) -> Any:
         )
     try:
         return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         raise CheckpointError(f"{folder.name}: tokenizer cannot be loaded: {error}") from error
 
 
@@ -90,15 +90,23 @@ def _load_schedule(folder: Path, index: dict[str, Any]) -> LCMSchedule:
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     try:
         return LCMSchedule.from_config(config)
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder.name}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder.name}: the scheduler's config: {error}") from error
 
 
-def _check_unet(folder: Path, config: Any) -> None:
+def _check_unet(folder: Path, config: Any, vae_config: Any) -> None:
     if not config.time_cond_proj_dim:
         raise CheckpointError(
             f"{folder.name}: the UNet has no time_cond_proj_dim, so it takes no guidance "
             "embedding; a plain Stable Diffusion with an LCM-LoRA is not supported yet"
+        )
+
+    if config.addition_embed_type:
+        raise CheckpointError(f"{folder.name}: the UNet's addition_embed_type is not supported")
+    if config.in_channels != vae_config.latent_channels:
+        raise CheckpointError(
+            f"{folder.name}: the UNet takes {config.in_channels} channels and the autoencoder "
+            f"makes {vae_config.latent_channels}"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from models.catalog import CheckpointError, find_checkpoint, load_catalog
@@ -27,8 +28,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # else [@REVISION] in a help text is taken for markup
 )
-models_app = typer.Typer(help="List and download checkpoints.", no_args_is_help=True)
+models_app = typer.Typer(help="List and download checkpoints.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 
 _out = Console()
@@ -131,6 +133,13 @@ def doctor() -> None:
     raise typer.Exit(0 if is_well else 1)
 
 
+@models_app.callback(invoke_without_command=True)
+def models_or_list(context: typer.Context) -> None:
+    """List and download checkpoints; without a command, list them."""
+    if context.invoked_subcommand is None:
+        models_list()
+
+
 @models_app.command("list")
 def models_list() -> None:
     """List the checkpoints that are known by name, and which are on this machine."""
@@ -187,5 +196,5 @@ def _client(settings: Settings) -> Any:
 
 
 def _fail(message: str, exit_code: int = 1) -> NoReturn:
-    _err.print(f"[red]error:[/] {message}", highlight=False)
+    _err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(exit_code)

@@ -73,6 +73,10 @@ class EngineClient(Protocol):
         """Wait until the engine is in one of the states; return its health."""
         ...
 
+    def check_accepts(self) -> None:
+        """Raise QueueFull, EngineStarting or EngineRestarting where `generate` would at once."""
+        ...
+
     async def generate(
         self,
         params: GenerationParams,
@@ -158,7 +162,7 @@ class LocalEngineClient:
         mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
     ) -> Finished:
-        self._check_accepts()
+        self.check_accepts()
         job = Job(
             uuid.uuid4().hex,
             params,
@@ -178,7 +182,7 @@ class LocalEngineClient:
         finally:
             self._pending.pop(job.id, None)
 
-    def _check_accepts(self) -> None:
+    def check_accepts(self) -> None:
         if self._state == "restarting":
             raise EngineRestarting("the engine is restarting, try again shortly", retry_after_s=5)
         if self._state != "serving" or self._ready is None:
@@ -199,7 +203,12 @@ class LocalEngineClient:
         self._enter(state)
         self._heartbeat = self._ready = None
         self._outbox = queue.SimpleQueue()
-        process = self._process = self._spawn(self._settings)
+        try:
+            process = self._process = self._spawn(self._settings)
+        except OSError:  # no memory or no file descriptors left: for now
+            _log.exception("the engine could not be started")
+            self._start_later()
+            return
         for target in (self._read, self._write):
             threading.Thread(target=target, args=(process, self._outbox), daemon=True).start()
 
@@ -271,6 +280,9 @@ class LocalEngineClient:
         if self._state in {"stopped", "failed"}:
             return
         _log.error("the engine ended", exit_code=exit_code, restart_in_s=self._backoff_s)
+        self._start_later()
+
+    def _start_later(self) -> None:
         self._enter("restarting")
         self._loop.call_later(self._backoff_s, self._start_process, "restarting")
         self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)

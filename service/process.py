@@ -47,6 +47,7 @@ class WorkerProcess:
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
             [
                 sys.executable,
+                "-P",  # else a models.py in the current folder would be taken for ours
                 "-m",
                 "service.engine.worker",
                 f"--socket-fd={theirs.fileno()}",

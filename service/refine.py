@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -42,7 +43,7 @@ def refine_file(
     image = read_picture(request.image_data_url, height=height, width=width, path="$.IN")
     checkpoint = find_checkpoint(settings.model)
     params = request.to_params(checkpoint.defaults)
-    finished = asyncio.run(_generate(client, params, image, settings.deadline_s, console))
+    finished = asyncio.run(_generate(client, params, image, console))
     metadata = picture_parameters(checkpoint.name, request, params, finished)
     output.write_bytes(
         encode_image(
@@ -70,7 +71,6 @@ async def _generate(
     client: LocalEngineClient,
     params: GenerationParams,
     image: Pixels,
-    timeout_s: float,
     console: Console,
 ) -> Finished:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -82,10 +82,10 @@ async def _generate(
 
         await client.start()
         try:
-            health = await client.wait_until("serving", "failed")
+            health = await client.wait_until("serving", "failed", "restarting")
             if health.state != "serving":
-                raise CheckpointError(health.message or "the engine could not start")
-            return await client.generate(params, image, timeout_s=timeout_s, on_progress=show)
+                raise CheckpointError(health.message or "the engine ended while it started")
+            return await client.generate(params, image, timeout_s=math.inf, on_progress=show)
         finally:
             await client.stop()
 

@@ -38,6 +38,9 @@ class FakeEngineClient:
             await asyncio.Event().wait()  # its state never changes
         return self.health
 
+    def check_accepts(self) -> None:
+        """All are accepted."""
+
     async def generate(
         self,
         params: GenerationParams,

@@ -13,8 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,7 +209,7 @@ def test_sigterm_lets_running_requests_end(tiny_checkpoint: Path) -> None:
         answers: list[httpx.Response] = []
         slow = threading.Thread(
             target=lambda: answers.append(
-                service.refine(steps=16, strength=1.0, height=1024, width=1024)
+                service.refine(steps=8, strength=1.0, height=1024, width=1024)
             )
         )
         slow.start()
@@ -227,23 +226,42 @@ def test_sigterm_lets_running_requests_end(tiny_checkpoint: Path) -> None:
         wait_until(lambda: not Path(f"/proc/{engine_pid}").exists(), 5)
 
 
-def test_a_second_signal_ends_at_once(tiny_checkpoint: Path) -> None:
-    """Who does not want to wait for the drain need not."""
-    with served(tiny_checkpoint) as service:
-        hung = threading.Thread(target=_ignoring_errors, args=(service.refine,), daemon=True)
-        hung.start()
+@pytest.mark.parametrize("drain_s", ["0.3", "25"])
+def test_a_drain_has_an_end(tiny_checkpoint: Path, drain_s: str) -> None:
+    """After the drain's time, or at once on a second signal, what runs is answered 503."""
+    with served(tiny_checkpoint, REFINE_DRAIN_S=drain_s) as service:
+        answers: list[httpx.Response] = []
+        slow = threading.Thread(
+            target=lambda: answers.append(
+                service.refine(steps=16, strength=1.0, height=1024, width=1024)
+            )
+        )
+        slow.start()
         wait_until(lambda: service.readiness().json()["pending"] == 1, 10)
         service.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        service.process.send_signal(signal.SIGTERM)
-        service.process.wait(5)
+        if drain_s == "25":
+            wait_until(lambda: service.readiness().json()["state"] == "draining", 5)
+            service.process.send_signal(signal.SIGTERM)
+        slow.join(10)
+        assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [
+            (503, "draining")
+        ]
+        assert service.process.wait(20) == 0
+        assert not any("Traceback" in line for line in service.log)
 
 
-def _ignoring_errors(refine: Callable[..., Any]) -> None:
-    try:
-        refine(steps=16, strength=1.0, height=1024, width=1024)
-    except httpx.HTTPError:
-        return  # the server has gone, as it was told to
+def test_a_signal_to_the_whole_group_drains_too(tiny_checkpoint: Path) -> None:
+    """As systemd sends it: the engine leaves the signal to the front, and the request ends well."""
+    with served(tiny_checkpoint) as service:
+        answers: list[httpx.Response] = []
+        slow = threading.Thread(target=lambda: answers.append(service.refine(steps=16, strength=1)))
+        slow.start()
+        wait_until(lambda: service.readiness().json()["pending"] == 1, 10)
+        for pid in (service.engine_pid(), service.process.pid):
+            os.kill(pid, signal.SIGTERM)
+        slow.join(60)
+        assert [answer.status_code for answer in answers] == [200]
+        assert service.process.wait(20) == 0
 
 
 def test_no_engine_outlives_its_front(tiny_checkpoint: Path) -> None:

@@ -129,7 +129,8 @@ def main() -> int:
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
     arguments = parser.parse_args()
     settings = EngineSettings.model_validate_json(arguments.settings)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's to drain on
+    for signum in (signal.SIGINT, signal.SIGTERM):  # to the whole group: the front's to drain on
+        signal.signal(signum, signal.SIG_IGN)
     configure_logging(settings.log_format)
     connection = Connection(socket.socket(fileno=arguments.socket_fd))
     return run_worker(connection, settings)
@@ -149,7 +150,7 @@ def run_worker(connection: Connection, settings: EngineSettings) -> int:
         return 0  # the front has gone in the middle of an answer
     except Exception:  # noqa: BLE001 - only a new process cures a sick device
         _log.exception("the engine ends")
-        return EXIT_SICK_DEVICE
+        os._exit(EXIT_SICK_DEVICE)  # tearing a sick device down could hang
     return 0
 
 

@@ -138,7 +138,7 @@ async def _refine(
 ) -> Response:
     timing = _ServerTiming()
     with timing.stage("decode"):
-        asked = await front.off_loop(lambda: _read(body, model))
+        asked = await front.decode(lambda: _read(body, model))
     params = asked.request.to_params(front.checkpoint.defaults)
     remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
     finished = await front.client.generate(
@@ -146,7 +146,7 @@ async def _refine(
     )
     timing.add_engine(finished)
     with timing.stage("codec"):
-        content = await front.off_loop(lambda: _write(front, asked, params, finished))
+        content = await front.encode(lambda: _write(front, asked, params, finished))
     # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.
     headers = {
         "Server-Timing": str(timing),

@@ -33,6 +33,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
 
     app = FastAPIOffline(
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from the caller's Host header
         title="Instant refine",
         summary="Refines pictures in real time with a latent consistency model.",
         version=version("instant-refine"),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Security
 from fastapi.security import HTTPBearer
@@ -20,7 +20,7 @@ from service.settings import Settings
 
 T = TypeVar("T")
 
-_NUM_PICTURE_THREADS = 2
+_NUM_CODEC_THREADS = 2
 _DRAIN_RETRY_AFTER_S = 5
 
 
@@ -33,40 +33,75 @@ class Front:
         self.keys = KeyRing(settings.keys())
         self.checkpoint = find_checkpoint(settings.model)
         self.is_draining = False
-        self.num_active = 0
+        self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._pool = ThreadPoolExecutor(_NUM_PICTURE_THREADS, thread_name_prefix="pictures")
+        self._decoders = ThreadPoolExecutor(_NUM_CODEC_THREADS, thread_name_prefix="decode")
+        self._encoders = ThreadPoolExecutor(_NUM_CODEC_THREADS, thread_name_prefix="encode")
+
+    @property
+    def num_active(self) -> int:
+        return len(self._active)
 
     @contextmanager
     def active_request(self) -> Iterator[None]:
-        """Count a request as active while it runs; a drain waits for it.
+        """Count the current task as an active request; a drain waits for it.
 
-        Raises Draining when the service is about to end.
+        Raises Draining when the service is about to end, now or while the request runs, and what
+        the engine would refuse with, before anything of the request is read.
         """
         if self.is_draining:
-            raise Draining(
-                "the service is about to end, try another one", retry_after_s=_DRAIN_RETRY_AFTER_S
-            )
-        self.num_active += 1
+            raise _about_to_end()
+        self.client.check_accepts()
+        task = current_task()
+        self._active.add(task)
         self._idle.clear()
         try:
             yield
+        except asyncio.CancelledError:
+            if not self.is_draining:
+                raise
+            task.uncancel()
+            raise _about_to_end() from None
         finally:
-            self.num_active -= 1
-            if self.num_active == 0:
+            self._active.discard(task)
+            if not self._active:
                 self._idle.set()
 
     async def wait_until_idle(self) -> None:
         """Wait until no request is active."""
         await self._idle.wait()
 
-    async def off_loop(self, work: Callable[[], T]) -> T:
-        """Run what takes milliseconds, such as a codec, on one of two threads of its own."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    def abort_active(self) -> None:
+        """End the active requests with Draining."""
+        for task in self._active:
+            task.cancel()
+
+    async def decode(self, work: Callable[[], T]) -> T:
+        """Run `work`, which reads pictures, on one of two threads: at most two decode at once."""
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+
+    async def encode(self, work: Callable[[], T]) -> T:
+        """Run `work`, which writes pictures, on one of two threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._decoders, self._encoders):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the task that this runs in. Raises RuntimeError outside of one."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("no task runs here")
+    return task
+
+
+def _about_to_end() -> Draining:
+    return Draining(
+        "the service is about to end, try another one", retry_after_s=_DRAIN_RETRY_AFTER_S
+    )
 
 
 def front_of(request: Request) -> Front:

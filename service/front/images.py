@@ -29,7 +29,7 @@ from service.front.containers import (
 from service.front.dataurl import decode_data_url, to_data_url
 from service.front.exif import Metadata, build_exif, parse_metadata, read_orientation
 from service.front.icc import to_srgb
-from service.front.modes import on_white, to_eight_bits
+from service.front.modes import Backdrop, flattened, to_eight_bits
 from service.jobs import Pixels
 
 __all__ = [
@@ -71,15 +71,22 @@ _one_large: Final = threading.Lock()
 
 
 def read_picture(
-    text: str, *, height: int, width: int, path: str, limits: ImageLimits = DEFAULT_LIMITS
+    text: str,
+    *,
+    height: int,
+    width: int,
+    path: str,
+    backdrop: Backdrop = "white",
+    limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Pixels:
     """A data URL to [height, width, 3]: decoded, cropped to cover, and turned into sRGB.
 
-    A picture already of that size keeps its pixels. `path` names the field in errors.
+    A picture already of that size keeps its pixels. What is transparent shows `backdrop`. `path`
+    names the field in errors.
     Raises ImageInvalid, ImageTooLarge, BodyTooLarge.
     """
     data = decode_data_url(text, path=path, limits=limits)
-    stored = _load(data, path=path, limits=limits, at_least=(height, width))
+    stored = _load(data, path=path, limits=limits, at_least=(height, width), backdrop=backdrop)
     height, width = _turned(stored.orientation, (height, width))
     covering = _cover(stored.image, height, width, stored.extent)
     return _upright(to_srgb(covering, stored.icc), stored.orientation)
@@ -173,7 +180,12 @@ class _Stored:
 
 
 def _load(
-    data: bytes, *, path: str, limits: ImageLimits, at_least: tuple[int, int] | None
+    data: bytes,
+    *,
+    path: str,
+    limits: ImageLimits,
+    at_least: tuple[int, int] | None,
+    backdrop: Backdrop = "white",
 ) -> _Stored:
     field = path.removeprefix("$.")
     if len(data) > limits.max_bytes:
@@ -184,7 +196,7 @@ def _load(
         _check_size(height, width, path, limits)
         container = strip(data, limits)
         with _memory_turn(sniff(data), height * width, container):
-            return _decode(container, (height, width), at_least)
+            return _decode(container, (height, width), at_least, backdrop)
     except RefineError:
         raise
     except MalformedError as malformed:
@@ -215,7 +227,10 @@ def _memory_turn(
 
 
 def _decode(
-    container: Container, size: tuple[int, int], at_least: tuple[int, int] | None
+    container: Container,
+    size: tuple[int, int],
+    at_least: tuple[int, int] | None,
+    backdrop: Backdrop,
 ) -> _Stored:
     """Raises whatever a codec does."""
     orientation = read_orientation(container.exif)
@@ -233,7 +248,7 @@ def _decode(
     if factor > 1:  # averaged over squares, so that whatever follows costs less
         plain = plain.reduce(factor)
     extent = (extent[0] / factor, extent[1] / factor)
-    return _Stored(on_white(plain), extent, orientation, container.icc)
+    return _Stored(flattened(plain, backdrop), extent, orientation, container.icc)
 
 
 def _cover(image: Image.Image, height: int, width: int, extent: tuple[float, float]) -> Image.Image:

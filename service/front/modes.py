@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from PIL import Image
+
+Backdrop = Literal["white", "black"]
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
@@ -34,10 +38,10 @@ def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey.astype(np.uint8))
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """Without transparency: what was see-through lets white through, never the colour stored."""
+def flattened(image: Image.Image, backdrop: Backdrop = "white") -> Image.Image:
+    """Without transparency: what was see-through shows the backdrop, never the colour stored."""
     if image.mode != "RGBA":
         return image
-    canvas = Image.new("RGB", image.size, "white")
+    canvas = Image.new("RGB", image.size, backdrop)
     canvas.paste(image, mask=image)
     return canvas

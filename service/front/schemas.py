@@ -286,6 +286,8 @@ def _bounded_int(digits: str) -> int | float:
 def _to_refusal(
     model: type[BaseModel], kind: str, location: tuple[int | str, ...]
 ) -> BadRequest | ValidationFailed:
+    if not location:  # a key that is no text: half of a surrogate pair
+        return BadRequest("the body holds a field that is unknown here")
     name = str(location[0])
     known = {to_camel(field): info for field, info in model.model_fields.items()}
     if kind == "extra_forbidden":

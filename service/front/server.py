@@ -14,6 +14,9 @@ from fastapi import FastAPI
 from service.front.front import Front
 from service.settings import Settings
 
+_SENDING_S = 10
+"""How long the last answers may take on their way to slow readers."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -31,14 +34,18 @@ class DrainingServer(uvicorn.Server):
         self._tasks.append(self._loop.create_task(self._end_if_engine_fails()))
         await super().serve(sockets)
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's own
-        """Drain on the first signal, end on the second."""
-        if self._front.is_draining or not self.started:
-            _log.warning("ending at once", signal=signal.Signals(sig).name)
-            self.should_exit = self.force_exit = True
-            return
-        self._front.is_draining = True
-        self._loop.call_soon_threadsafe(self._begin_drain)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """Drain on the first signal, end the requests on the second, all on the third."""
+        _log.info("told to end", signal=signal.Signals(sig).name)
+        if self.should_exit:
+            self.force_exit = True
+        elif not self.started:
+            self.should_exit = True
+        elif self._front.is_draining:
+            self._loop.call_soon_threadsafe(self._end_now)
+        else:
+            self._front.is_draining = True
+            self._loop.call_soon_threadsafe(self._begin_drain)
 
     def _begin_drain(self) -> None:
         _log.info("draining", active=self._front.num_active)
@@ -52,6 +59,11 @@ class DrainingServer(uvicorn.Server):
                 await self._front.wait_until_idle()
         except TimeoutError:
             _log.warning("requests did not end in time", active=self._front.num_active)
+        self._end_now()
+
+    def _end_now(self) -> None:
+        """Answer what still runs with 503, and leave the connections to uvicorn."""
+        self._front.abort_active()
         self.should_exit = True
 
     async def _end_if_engine_fails(self) -> None:
@@ -73,6 +85,6 @@ def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=_SENDING_S,
     )
     return DrainingServer(config, app.state.front)

@@ -185,9 +185,9 @@ def test_a_misspelt_field_is_refused_with_the_right_one(api: Api) -> None:
     [
         b"", b"[]", b'"x"', b"null", b"{", b"{} x", b"\xff\xfe", b"\xef\xbb\xbf{}",
         "{}".encode("utf-16"), b'{"prompt":"a\nb"}', b"[" * 100_000, b'{"a":' * 30_000,
-        b'{"prompt":"a","prompt":"b"}',
+        b'{"prompt":"a","prompt":"b"}', b'{"imageDataUrl":"x","prompt":"a","\\ud800":1}',
     ],
-    ids=range(13),
+    ids=range(14),
 )  # fmt: skip
 def test_what_is_not_one_json_object_is_refused(api: Api, body: bytes) -> None:
     """Broken, doubled, deep or foreign JSON is a bad request, and quickly so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import numpy as np
 import pytest
@@ -88,6 +89,25 @@ def test_a_mask_of_another_size_is_refused_by_name() -> None:
                 read_mask(mask, like=like, height=64, width=64, path="$.maskDataUrl")
     with pytest.raises(ImageInvalid, match="maskDataUrl"):
         read_mask("AAAA", like=like, height=64, width=64, path="$.maskDataUrl")
+
+
+def test_strokes_of_white_on_nothing_are_the_mask() -> None:
+    """A transparent ground is black: an editor's layer of strokes repaints the strokes alone."""
+    strokes = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    strokes.paste((255, 255, 255, 255), (10, 10, 20, 20))
+    mask = read_mask(
+        url(strokes), like=url(scene(64, 64)), height=64, width=64, path="$.maskDataUrl"
+    )
+    assert int((mask == WHITE).sum()) == 100
+
+
+def test_a_large_feather_takes_milliseconds_and_no_lock() -> None:
+    """At 1024 x 1024 the feather is cheap: rank filters took two seconds, and the lock."""
+    mask = np.kron(square(20, 76), np.ones((11, 11), np.uint8))[:1024, :1024]
+    picture = np.zeros((1024, 1024, 3), np.uint8)
+    started = time.process_time()
+    composite(picture, picture, np.ascontiguousarray(mask))
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(

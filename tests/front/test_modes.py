@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.front.modes import on_white, to_eight_bits
+from service.front.modes import flattened, to_eight_bits
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16"])
@@ -26,7 +26,7 @@ def test_grey_out_of_range_is_clipped(mode: str, level: int, grey: int) -> None:
 @pytest.mark.parametrize("mode", ["RGBA", "RGBa", "LA", "PA"])
 def test_transparency_becomes_white(mode: str) -> None:
     """Every mode with transparency shows white where nothing is opaque."""
-    image = on_white(to_eight_bits(Image.new("RGBA", (2, 2), (255, 0, 0, 0)).convert(mode)))
+    image = flattened(to_eight_bits(Image.new("RGBA", (2, 2), (255, 0, 0, 0)).convert(mode)))
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), np.full((2, 2, 3), 255))
 
@@ -34,6 +34,6 @@ def test_transparency_becomes_white(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"])
 def test_opaque_modes_come_down_to_three(mode: str) -> None:
     """Every mode without transparency becomes L, RGB or CMYK, and white stays white."""
-    image = on_white(to_eight_bits(Image.new("RGB", (2, 2), "white").convert(mode)))
+    image = flattened(to_eight_bits(Image.new("RGB", (2, 2), "white").convert(mode)))
     assert image.mode in {"L", "RGB", "CMYK"}
     assert np.array_equal(np.asarray(image.convert("RGB")), np.full((2, 2, 3), 255))
