@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Bearer keys, comma-separated; without any, only loopback is served",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Names besides this machine's own that a Host header may hold while there are "
+        "no keys, comma-separated",
+    )
     model: str = Field(
         "pocket",
         description="Checkpoint: a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`",
@@ -83,8 +88,11 @@ class Settings(BaseSettings):
 
     def keys(self) -> frozenset[str]:
         """Return the bearer keys; empty when the service is open."""
-        given = self.api_keys.get_secret_value().split(",")
-        return frozenset(key.strip() for key in given if key.strip())
+        return _listed(self.api_keys.get_secret_value())
+
+    def hosts(self) -> frozenset[str]:
+        """Return the names that a Host header may hold besides this machine's own."""
+        return _listed(self.allowed_hosts.lower())
 
     def engine(self) -> EngineSettings:
         """Return the part that an engine process needs."""
@@ -97,6 +105,10 @@ class Settings(BaseSettings):
             num_threads=self.num_threads,
             log_format=self.log_format,
         )
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(item.strip() for item in text.split(",") if item.strip())
 
 
 def settings_table() -> str:

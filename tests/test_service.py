@@ -153,7 +153,7 @@ def test_a_caller_who_goes_frees_the_engine(tiny_checkpoint: Path) -> None:
         wait_until(lambda: client.health.state == "serving", START_S)
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
-            head = f"POST {ROUTE} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
             wait_until(lambda: client.health.num_pending == 1, 10)
         wait_until(lambda: client.health.num_pending == 0, 1)

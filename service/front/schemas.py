@@ -212,7 +212,7 @@ class RefineResponse(BaseModel):
 def picture_parameters(
     model: str, request: RefineRequest, params: GenerationParams, finished: Finished
 ) -> dict[str, str | int | float]:
-    """Return what a picture is told of its own making, enough to make it again."""
+    """Return what a picture is told of its own making, in the words of the wire."""
     height, width = request.size
     return {
         "model": model,

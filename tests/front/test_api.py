@@ -36,7 +36,7 @@ from tests.front.api import (
     data_url,
     picture_of,
 )
-from tests.servers import KEY, wait_until
+from tests.servers import KEY, running_server, wait_until
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -268,6 +268,24 @@ def test_every_route_asks_for_the_key_but_those_that_say_nothing(api: Api) -> No
             assert status == (200 if path in open_paths else 401), path
 
 
+def test_without_keys_only_this_machine_s_names_are_answered() -> None:
+    """Against DNS rebinding: another site's name is refused, one that is listed is not."""
+    with running_server(allowed_hosts="canvas.example") as url:
+        for host, status in [
+            ("localhost", 200), ("LOCALHOST:99", 200), ("127.0.0.1", 200), ("[::1]:8000", 200),
+            ("canvas.example", 200), ("evil.example", 400), ("127.0.0.1.evil.example", 400),
+        ]:  # fmt: skip
+            assert httpx.get(url + "/health/live", headers={"host": host}).status_code == status
+    with running_server(api_keys=KEY) as url:
+        answer = httpx.get(url + "/health/live", headers={"host": "any.example"})
+        assert answer.status_code == 200
+
+
+def test_a_trailing_slash_is_no_redirect(api: Api) -> None:
+    """A redirect would be built from the Host header: there is nothing at that path."""
+    api.refused(api.http.post(ROUTES[0] + "/", json={}), 404, "not-found")
+
+
 def test_unknown_paths_and_methods_are_told(api: Api) -> None:
     """404 and 405 have the common shape, the latter with `Allow`."""
     api.refused(api.http.get("/nothing"), 404, "not-found")
@@ -346,7 +364,7 @@ def test_a_caller_who_goes_frees_the_engine(api: Api) -> None:
     host, port = api.url.removeprefix("http://").split(":")
     body = json.dumps({"imageDataUrl": PICTURE, "prompt": ""}).encode()
     head = (
-        f"POST {ROUTES[0]} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        f"POST {ROUTES[0]} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((host, int(port))) as connection:

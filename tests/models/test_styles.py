@@ -24,9 +24,9 @@ NAMES = [
 def test_the_fourteen_styles_of_the_api_are_there() -> None:
     """Their names are the hosted ones, and `NONE` adds nothing."""
     styles = load_styles()
-    assert list(styles) == NAMES
+    assert set(NAMES) <= set(styles)
     assert styles["NONE"].apply("a {prompt} of mine") == "a {prompt} of mine"
-    assert len({style.prompt for style in styles.values()}) == len(NAMES)
+    assert len({style.prompt for style in styles.values()}) == len(styles)
 
 
 def test_a_template_without_a_place_for_the_prompt_is_refused() -> None:
@@ -40,7 +40,7 @@ def test_a_template_without_a_place_for_the_prompt_is_refused() -> None:
 
 def test_checkpoints_are_found_by_name_folder_and_hub_id(tmp_path: Path) -> None:
     """All three ways to name one work without a network; what is none of them is told."""
-    assert list(load_catalog()) == ["pocket", "lcm-dreamshaper-v7"]
+    assert {"pocket", "lcm-dreamshaper-v7"} <= set(load_catalog())
     assert find_checkpoint(str(tmp_path)).source == str(tmp_path)
     given = find_checkpoint("someone/something@abc123")
     assert (given.source, given.revision) == ("someone/something", "abc123")

@@ -259,5 +259,5 @@ def test_the_server_bounds_the_wait(route: str) -> None:
 
 
 def test_the_styles_are_the_sdk_s() -> None:
-    """Every style that the SDK knows is served, and no other: it could not ask for more."""
-    assert {style.value for style in shared.LcmGenerationStyle} == set(load_styles())
+    """Every style that the SDK knows is served; those of our own are for others to ask for."""
+    assert {style.value for style in shared.LcmGenerationStyle} <= set(load_styles())
