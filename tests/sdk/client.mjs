@@ -1,7 +1,7 @@
 // Drives the official client: reads a scenario per line, prints what came of it as a line of JSON.
 //
 //   {"scenario": "performInstantRefine", "serverURL", "bearerAuth", "retryConfig", "request"}
-//   {"scenario": "createLCMGeneration", and the same}
+//   {"scenario": "createLCMGeneration", and the same}, and so for the other two routes
 //   {"scenario": "parse", "answers": [an answer's text, ...]}
 
 import { createInterface } from "node:readline";

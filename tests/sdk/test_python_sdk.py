@@ -29,6 +29,8 @@ from tests.servers import KEY, running_server
 METHODS = {
     "/lcm-instant-refine": "perform_instant_refine",
     "/generations-lcm": "create_lcm_generation",
+    "/lcm-inpainting": "perform_inpainting_lcm",
+    "/lcm-upscale": "perform_alchemy_upscale_lcm",
 }
 ANSWERS = {
     "/lcm-instant-refine": operations.PerformInstantRefineResponseBody,
@@ -87,6 +89,25 @@ def test_a_picture_comes_back(
     assert json.loads(response.raw_response.text)["lcmGenerationJob"]["seed"] == ALL["seed"]
     wire.check_picture(job, engine)
     wire.check_all_reached_the_engine(engine)
+
+
+def test_inpainting_takes_a_mask(address: str, engine: FakeEngineClient) -> None:
+    """With a white mask the whole picture is repainted, and the job is of the usual shape."""
+    job = call(address, "/lcm-inpainting", wire.INPAINT).object.lcm_generation_job
+    wire.check_picture(job.model_dump(by_alias=True), engine)
+    assert engine.masks[-1] is not None
+
+
+def test_an_upscale_comes_back_twice_as_large_with_its_ids(
+    address: str, engine: FakeEngineClient
+) -> None:
+    """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
+    job = call(address, "/lcm-upscale", wire.UPSCALE).object.lcm_generation_job
+    fields = job.model_dump(by_alias=True)
+    assert fields.keys() >= wire.UPSCALE_FIELDS
+    assert all(fields[name] for name in wire.UPSCALE_FIELDS)
+    assert wire.size_of(fields) == (1024, 1024)
+    assert len(engine.asked) == 1
 
 
 def test_the_typed_attributes_are_set(address: str, engine: FakeEngineClient) -> None:

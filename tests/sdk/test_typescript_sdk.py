@@ -23,6 +23,8 @@ MODULES = HERE / "node_modules"
 METHODS = {
     "/lcm-instant-refine": "performInstantRefine",
     "/generations-lcm": "createLCMGeneration",
+    "/lcm-inpainting": "performInpaintingLCM",
+    "/lcm-upscale": "performAlchemyUpscaleLCM",
 }
 # Waits less than a second before it sends a second time where the server names no time.
 BACKOFF = {"initialInterval": 1, "maxInterval": 5000, "exponent": 1, "maxElapsedTime": 5000}
@@ -130,6 +132,22 @@ def test_a_picture_comes_back(sdk: Sdk, engine: FakeEngineClient, route: str, pr
     assert json.loads(exchange["received"])["lcmGenerationJob"]["seed"] == ALL["seed"]
     wire.check_picture(job, engine)
     wire.check_all_reached_the_engine(engine)
+
+
+def test_inpainting_takes_a_mask(sdk: Sdk, engine: FakeEngineClient) -> None:
+    """With a white mask the whole picture is repainted, and the job is of the usual shape."""
+    wire.check_picture(job_of(sdk.call("/lcm-inpainting", wire.INPAINT)), engine)
+    assert engine.masks[-1] is not None
+
+
+def test_an_upscale_comes_back_twice_as_large_with_its_ids(
+    sdk: Sdk, engine: FakeEngineClient
+) -> None:
+    """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
+    job = job_of(sdk.call("/lcm-upscale", wire.UPSCALE))
+    assert job.keys() == (wire.TYPED_FIELDS - {"requestTimestamp"}) | wire.UPSCALE_FIELDS
+    assert wire.size_of(job) == (1024, 1024)
+    assert len(engine.asked) == 1
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -45,11 +45,17 @@ ALL: dict[str, Any] = {
     "strength": 0.35,
     "style": "RENDER_3D",
 }
+MASK = Image.new("L", (128, 96), 255)
+INPAINT: dict[str, Any] = LEAST | {"maskDataUrl": to_data_url(MASK)}
+UPSCALE: dict[str, Any] = LEAST | {"refineCreative": True, "refineStrength": 0.7}
 NULLS: dict[str, Any] = LEAST | dict.fromkeys(
     ["guidance", "height", "width", "seed", "steps", "strength", "style"]
 )
 OUT_OF_BOUNDS = [("steps", 3), ("strength", 1.01), ("width", 513), ("seed", MAX_SEED + 1)]
 TOO_LARGE: dict[str, Any] = LEAST | {"imageDataUrl": DATA_URL_PREFIX + "A" * MAX_BODY_BYTES}
+
+UPSCALE_FIELDS = {"generationId", "variationId", "generatedImageId"}
+"""What the SDKs' type of an upscale's job has besides."""
 
 BROKEN_ANSWERS: list[dict[str, Any]] = [
     {"requestTimestamp": 5},
@@ -72,6 +78,12 @@ def cut(job: Mapping[str, Any]) -> bytes:
     assert data_url.startswith(DATA_URL_PREFIX)
     _, payload = data_url.split(",")
     return base64.b64decode(payload, validate=True)
+
+
+def size_of(job: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of a job's one picture."""
+    with Image.open(io.BytesIO(cut(job))) as picture:
+        return picture.size
 
 
 def the_asked(engine: FakeEngineClient) -> GenerationParams:
