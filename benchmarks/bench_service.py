@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -109,11 +110,15 @@ def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
     theirs: list[float] = []
     overheads_ms: list[float] = []
     stalls_ms: list[float] = []
+    our_latencies_ms: list[float] = []
+    their_latencies_ms: list[float] = []
+    engine_mib = 0.0
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("lanes", total=3 * rounds)
         for _ in range(rounds):
             peer = run_json("benchmarks.diffusers_lane", folder, *load)
             theirs.append(len(peer["latencies_ms"]) / peer["seconds"])
+            their_latencies_ms += peer["latencies_ms"]
             progress.advance(task)
             monitor = LagMonitor()
             with our_server(monitor) as url:
@@ -125,6 +130,8 @@ def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
                 monitor.worst_ms = 0.0
                 crowd = run_json("benchmarks.load", url, *load)
                 stalls_ms.append(monitor.worst_ms)
+                our_latencies_ms += [whole for whole, _ in crowd["samples"]]
+                engine_mib = max(engine_mib, _children_mib())
             ours.append(len(crowd["samples"]) / crowd["seconds"])
             progress.advance(task)
     return {
@@ -133,7 +140,22 @@ def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
         "diffusers_pictures_per_s": statistics.mean(theirs),
         "ratio": statistics.mean(ours) / statistics.mean(theirs),
         "worst_loop_stall_ms": max(stalls_ms),
+        "ours_p50_ms": statistics.median(our_latencies_ms),
+        "ours_p99_ms": _p99(our_latencies_ms),
+        "diffusers_p50_ms": statistics.median(their_latencies_ms),
+        "diffusers_p99_ms": _p99(their_latencies_ms),
+        "engine_memory_mib": engine_mib,
     }
+
+
+def _p99(samples: list[float]) -> float:
+    return sorted(samples)[min(len(samples) - 1, int(0.99 * len(samples)))]
+
+
+def _children_mib() -> float:
+    """Return the memory of our engine's process, the only child while lanes do not run."""
+    children = psutil.Process().children()
+    return max((child.memory_info().rss for child in children), default=0) / (1 << 20)
 
 
 def main() -> None:
@@ -143,7 +165,14 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     arguments = parser.parse_args()
     figures = measure(arguments.rounds, arguments.seconds, arguments.clients)
-    row = {**{name: round(value, 2) for name, value in figures.items()}, **conditions()}
+    row = {
+        **{name: round(value, 2) for name, value in figures.items()},
+        "clients": arguments.clients,
+        "dtype": "float32",
+        "shape": "512x512",
+        "steps": 4,
+        **conditions(),
+    }
     _append(row)
     table = Table("figure", "value")
     for name, value in row.items():
