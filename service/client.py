@@ -217,7 +217,10 @@ class LocalEngineClient:
         try:
             while True:
                 self._post(self._on_message, process, process.connection.receive())
-        except (EOFError, OSError, ProtocolError):
+        except (EOFError, OSError):
+            self._post(self._on_end, process, process.join())
+        except ProtocolError:
+            process.kill()  # it lives, but nothing that it says can be read any more
             self._post(self._on_end, process, process.join())
 
     def _write(self, process: EngineProcess, outbox: queue.SimpleQueue[Message | None]) -> None:

@@ -145,6 +145,19 @@ def test_a_killed_engine_is_replaced_and_the_front_lives(service: Served) -> Non
     assert service.refine().status_code == 200
 
 
+def test_a_request_outlives_its_engine(service: Served) -> None:
+    """A job that is lost with its engine runs once more: 200, and the picture of a clean run."""
+    fields = {"steps": 16, "strength": 1.0, "height": 1024, "width": 1024, "seed": 11}
+    answers: list[httpx.Response] = []
+    caller = threading.Thread(target=lambda: answers.append(service.refine(**fields)))
+    caller.start()
+    wait_until(lambda: service.readiness().json()["pending"] == 1, 10)
+    os.kill(service.engine_pid(), signal.SIGKILL)
+    caller.join(START_S)
+    assert [answer.status_code for answer in answers] == [200]
+    assert answers[0].json() == service.refine(**fields).json()
+
+
 def test_a_caller_who_goes_frees_the_engine(tiny_checkpoint: Path) -> None:
     """When the connection closes in the middle of a request, its job is aborted in the engine."""
     client = LocalEngineClient(EngineSettings(model=str(tiny_checkpoint)))

@@ -14,7 +14,8 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import BadRequest, DeadlineExceeded
+from service.client import EngineClient
+from service.errors import BadRequest, DeadlineExceeded, EngineRestarting
 from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
@@ -140,10 +141,7 @@ async def _refine(
     with timing.stage("decode"):
         asked = await front.decode(lambda: _read(body, model))
     params = asked.request.to_params(front.checkpoint.defaults)
-    remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-    finished = await front.client.generate(
-        params, asked.image, timeout_s=remaining_s, mask=asked.mask
-    )
+    finished = await _generate(front.client, params, asked, deadline)
     timing.add_engine(finished)
     with timing.stage("codec"):
         content = await front.encode(lambda: _write(front, asked, params, finished))
@@ -154,6 +152,25 @@ async def _refine(
         "X-Steps-Run": str(finished.num_steps_run),
     }
     return json_response(content, headers=headers)
+
+
+async def _generate(
+    client: EngineClient, params: GenerationParams, asked: _Asked, deadline: asyncio.Timeout
+) -> Finished:
+    """Make the job's pictures. One that is lost with its engine runs once more on the next one.
+
+    The seed is decided by now, so the picture is the same.
+    """
+
+    async def attempt() -> Finished:
+        remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+        return await client.generate(params, asked.image, timeout_s=remaining_s, mask=asked.mask)
+
+    try:
+        return await attempt()
+    except EngineRestarting:
+        await client.wait_until("serving", "failed", "stopped")
+        return await attempt()
 
 
 def _read(body: bytes, model: type[RefineRequest]) -> _Asked:

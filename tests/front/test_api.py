@@ -299,7 +299,6 @@ def test_unknown_paths_and_methods_are_told(api: Api) -> None:
     [
         (QueueFull("full", retry_after_s=7), 503),
         (EngineStarting("starting", retry_after_s=5), 503),
-        (EngineRestarting("restarting", retry_after_s=5), 503),
         (GenerationFailed("this picture could not be made"), 500),
     ],
 )
@@ -311,6 +310,20 @@ def test_the_engine_s_refusals_reach_the_caller(api: Api, error: RefineError, st
     expected = None if error.retry_after_s is None else str(error.retry_after_s)
     assert response.headers.get("retry-after") == expected
     assert api.refine().status_code == 200
+
+
+def test_a_job_lost_with_its_engine_runs_once_more(api: Api) -> None:
+    """The caller gets the picture, of the same seed; a second loss is told."""
+    lost = EngineRestarting("the engine ended in the middle", retry_after_s=5)
+    api.engine.refusals.append(lost)
+    answer = api.refine()
+    assert answer.status_code == 200
+    first, second = (asked[0] for asked in api.engine.asked)
+    assert first == second
+    api.engine.refusals.extend([lost, lost])
+    response = api.refine()
+    api.refused(response, 503, "engine-restarting")
+    assert response.headers["retry-after"] == "5"
 
 
 def test_the_unforeseen_is_told_without_its_inside(
