@@ -14,13 +14,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.catalog import CheckpointError, find_checkpoint
 from service.client import LocalEngineClient
-from service.front.images import encode_image, read_picture, to_data_url
-from service.front.schemas import OutputFormat, RefineRequest, parse_body, picture_parameters
+from service.front.images import Format, encode_image, read_picture, to_data_url
+from service.front.schemas import RefineRequest, parse_body, picture_parameters
 from service.jobs import Finished, GenerationParams, Pixels
 from service.jobs import Progress as StepsDone
 from service.settings import Settings
 
-_SUFFIXES = {".jpg": "jpeg", **{f".{name}": name for name in get_args(OutputFormat)}}
+_SUFFIXES: dict[str, Format] = {
+    ".jpg": "jpeg",
+    **{f".{name}": name for name in get_args(Format)},
+}
 
 
 def refine_file(
@@ -56,7 +59,7 @@ def refine_file(
     _report(output, params, finished, console)
 
 
-def _format_of(output: Path) -> Any:
+def _format_of(output: Path) -> Format:
     if output.suffix.lower() not in _SUFFIXES:
         raise CheckpointError(f"{output} must end in one of {', '.join(_SUFFIXES)}")
     return _SUFFIXES[output.suffix.lower()]

@@ -20,13 +20,12 @@ from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
 from service.front.front import Front, front_of, require_key
-from service.front.images import encode_image, read_picture
+from service.front.images import Format, encode_image, read_picture
 from service.front.masks import composite, looks_inverted, read_mask
 from service.front.schemas import (
     ErrorResponse,
     InpaintRequest,
     LcmGenerationJob,
-    OutputFormat,
     RefineRequest,
     RefineResponse,
     UpscaleRequest,
@@ -188,7 +187,7 @@ def _read(body: bytes, model: type[RefineRequest]) -> _Asked:
 
 def _write(front: Front, asked: _Asked, params: GenerationParams, finished: Finished) -> bytes:
     request, mask = asked.request, asked.mask
-    output_format: OutputFormat = request.output_format or "jpeg"
+    output_format: Format = request.output_format or "jpeg"
     parameters = picture_parameters(front.checkpoint.name, request, params, finished)
     picture = encode_image(
         _joined(asked, params, finished),

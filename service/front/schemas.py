@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from models.catalog import Defaults
 from models.styles import load_styles
 from service.errors import BadRequest, ValidationFailed
+from service.front.images import Format
 from service.front.tiles import TILE_SIDE, plan_tiles
 from service.jobs import Finished, GenerationParams
 
@@ -35,7 +36,6 @@ _LEFT_OUT_WHEN_ABSENT = (
     "requestTimestamp", "generationId", "variationId", "generatedImageId", "maskLooksInverted",
 )  # fmt: skip
 
-OutputFormat = Literal["jpeg", "png", "webp"]
 SIDES = (512, 640, 1024)
 
 
@@ -104,7 +104,7 @@ class RefineRequest(BaseModel):
         description="one of " + ", ".join(load_styles()),
         json_schema_extra={"enum": [*load_styles(), None]},
     )
-    output_format: OutputFormat | None = Field(
+    output_format: Format | None = Field(
         None, description="one of jpeg, png and webp (an extension of this service)"
     )
 
