@@ -1,0 +1,150 @@
+"""Stage 2: scenes rendered, encoded and captioned once, kept in chunks to train from.
+
+A chunk is a safetensors file of one shape: latents [N, 4, h, w] in 16 bits, tokens [N, 77], the
+style's number [N]. Chunks are numbered; a chunk's number is its seed, so they can be made again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderTiny
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from models.training.captions import caption
+from models.training.checkpoint import Budget
+from models.training.gbuffer import rasterise
+from models.training.renderers import DOODLE, PAINTERS, render
+from models.training.tokens import tokenize
+from models.training.world import draw_scene
+
+STYLES = (*PAINTERS, DOODLE)
+STYLES_A_SCENE = 3  # a rasterised scene is painted in so many styles
+DOODLE_SHARE = 0.03
+TRAIN_SEEDS = 1_000_000  # scenes of the bank; judges and evaluation draw others
+Shape = tuple[int, int]
+
+
+def _pick_styles(lot: random.Random) -> list[str]:
+    styles = lot.sample(tuple(PAINTERS), STYLES_A_SCENE)
+    if lot.random() < DOODLE_SHARE * STYLES_A_SCENE:
+        styles[0] = DOODLE
+    return styles
+
+
+@torch.no_grad()
+def encode(model: AutoencoderTiny, pictures: Tensor) -> Tensor:
+    """Return latents [B, 4, h, w] in float32 of pictures [B, 3, H, W] in 0..1."""
+    pictures = (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(pictures.device.type, torch.bfloat16):
+        latents: Tensor = model.encode(pictures).latents
+    return latents.float().contiguous()
+
+
+@torch.no_grad()
+def decode(model: AutoencoderTiny, latents: Tensor) -> Tensor:
+    """Return pictures [B, 3, H, W] in 0..1 of latents [B, 4, h, w]."""
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        pictures: Tensor = model.decode(latents).sample
+    return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+
+def make_chunk(
+    model: AutoencoderTiny, shape: Shape, number: int, scenes: int, device: torch.device
+) -> dict[str, Tensor]:
+    """Return a chunk of STYLES_A_SCENE * scenes captioned latents at pixel `shape`."""
+    lot = random.Random(number * 7907 + shape[0] * 31 + shape[1])  # noqa: S311
+    many = max(1, min(scenes, 2**20 // (shape[0] * shape[1])))
+    if device.type == "cuda":
+        many = max(1, min(scenes, 2**23 // (shape[0] * shape[1])))
+    latents, texts, styles = [], [], []
+    for _ in range(0, scenes, many):
+        batch = [draw_scene(TRAIN_SEEDS + lot.randrange(1 << 30)) for _ in range(many)]
+        plain = rasterise(batch, shape, device)
+        for style in _pick_styles(lot):
+            drawn = style == DOODLE
+            pictures = render(batch, DOODLE, shape, device) if drawn else PAINTERS[style](plain)
+            latents.append(encode(model, pictures).half().cpu())
+            texts += [caption(scene, style) for scene in batch]
+            styles += [STYLES.index(style)] * many
+    return {
+        "latents": torch.cat(latents),
+        "tokens": torch.tensor(tokenize(texts), dtype=torch.int16),
+        "styles": torch.tensor(styles, dtype=torch.uint8),
+    }
+
+
+def chunk_folder(folder: Path, shape: Shape) -> Path:
+    return folder / "bank" / f"{shape[0]}x{shape[1]}"
+
+
+def fill_bank(
+    folder: Path,
+    model: AutoencoderTiny,
+    shape: Shape,
+    chunks: Iterable[int],
+    *,
+    scenes: int,
+    device: torch.device,
+    until: Budget,
+) -> None:
+    """Make the chunks that are not there yet, while the budget lasts; one in any case."""
+    where = chunk_folder(folder, shape)
+    where.mkdir(parents=True, exist_ok=True)
+    model = model.to(device, memory_format=torch.channels_last)
+    for number in tqdm(list(chunks), desc=f"bank {shape[0]}x{shape[1]}", mininterval=5):
+        path = where / f"{number:05d}.safetensors"
+        if path.exists():
+            continue
+        if until.over and any(where.glob("*.safetensors")):
+            break
+        fresh = path.with_suffix(".tmp")
+        save_file(make_chunk(model, shape, number, scenes, device), fresh)
+        fresh.replace(path)
+
+
+class Bank:
+    """The chunks of one shape in memory; `refresh` takes up those that came since.
+
+    With `crop` (pixels) it hands out square windows of the latents: how things look close by
+    at a served size, for the price of a small one.
+    """
+
+    def __init__(
+        self, folder: Path, shape: Shape, device: torch.device, crop: int | None = None
+    ) -> None:
+        self.shape = shape
+        self.window = (crop // 8, crop // 8) if crop else (shape[0] // 8, shape[1] // 8)
+        self.device = device
+        self._where = chunk_folder(folder, shape)
+        self._names: set[str] = set()
+        self.latents = torch.empty(0, 4, shape[0] // 8, shape[1] // 8, dtype=torch.float16)
+        self.tokens = torch.empty(0, 77, dtype=torch.int16)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def refresh(self) -> None:
+        fresh = sorted(p for p in self._where.glob("*.safetensors") if p.name not in self._names)
+        chunks = [load_file(path) for path in fresh]
+        self._names |= {path.name for path in fresh}
+        if chunks:
+            latents = [self.latents.cpu(), *(c["latents"] for c in chunks)]
+            tokens = [self.tokens.cpu(), *(c["tokens"] for c in chunks)]
+            self.latents = torch.cat(latents).to(self.device)
+            self.tokens = torch.cat(tokens).to(self.device)
+
+    def draw(self, count: int, lot: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return latents [count, 4, h, w] in float32 and token ids [count, 77]."""
+        index = torch.randint(len(self), (count,), generator=lot).to(self.device)
+        height, width = self.window
+        room = torch.tensor(self.latents.shape[-2:]) - torch.tensor(self.window) + 1
+        top, left = (torch.rand(2, generator=lot) * room).long().tolist()
+        window = self.latents[..., top : top + height, left : left + width]
+        return window[index].float(), self.tokens[index].long()

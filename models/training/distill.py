@@ -1,0 +1,185 @@
+"""Stage 4: latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1).
+
+The student maps any x_t of the teacher's guided trajectory to its end. Its target is its own
+average one DDIM step nearer to the picture, a step of k = 20 timesteps on the grid of 50. The
+guidance is an input: w = guidance - 1 is drawn from [-0.5, 19], the whole range of the API.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from models.training import diffusion
+from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
+from models.training.loop import fit
+from models.training.nets import GUIDANCE_WIDTH, build_unet
+from models.training.teacher import FORGET, Mixture, Teacher, load_teacher
+from models.training.tokens import tokenize
+
+MIN_W, MAX_W = -0.5, 19.0
+RESCALE = 0.8  # how much of guidance's gain in contrast is taken back (arXiv 2305.08891, 3.4)
+LATENT_BOUND = 3.2  # no true latent lies outside
+HUBER_C = 1e-3
+TARGET_DECAY = 0.95
+
+
+def student_from_teacher(teacher: Teacher) -> UNet2DConditionModel:
+    """Return the guided UNet with the teacher's weights; the guidance starts without a say."""
+    student = build_unet(guided=True)
+    student.load_state_dict(teacher.unet.state_dict(), strict=False)
+    nn.init.zeros_(student.time_embedding.cond_proj.weight)
+    return student
+
+
+def guided_denoised(conditional: Tensor, unconditional: Tensor, w: Tensor) -> Tensor:
+    """Return the guided x_0 [B, 4, h, w], its contrast held back, inside the latents' range.
+
+    Guidance of a small teacher overshoots: by w = 10 its pictures are all saturated. So the
+    guided x_0 is scaled towards the conditional one's standard deviation, by RESCALE.
+    """
+    guided = conditional + diffusion.rows(w) * (conditional - unconditional)
+    gain = conditional.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
+    guided = guided * (1 - RESCALE + RESCALE * gain.clamp_max(1))
+    return guided.clamp(-LATENT_BOUND, LATENT_BOUND)
+
+
+class Distiller(nn.Module):
+    """Teacher, student and target, and the loss between them."""
+
+    powers: Tensor  # [1000]
+    empty: Tensor  # [1, 77]
+
+    def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.teacher = teacher.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
+        self.student = student
+        self.target = build_unet(guided=True)
+        self.target.load_state_dict(student.state_dict())
+        self.target.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
+        self.register_buffer("powers", diffusion.alphas_cumprod(torch.device("cpu")))
+        self.register_buffer("empty", torch.tensor(tokenize([""])))
+
+    def consistency(
+        self, net: nn.Module, x_t: Tensor, timesteps: Tensor, text: Tensor, w: Tensor
+    ) -> Tensor:
+        """Return f(x_t, t, text, w) [B, 4, h, w]; below 0 it is x_t itself."""
+        steps = timesteps.clamp_min(0)
+        embedding = diffusion.guidance_embedding(w, GUIDANCE_WIDTH)
+        v = net(x_t, steps, text, timestep_cond=embedding).sample.float()
+        skip, out = diffusion.boundary(steps)
+        f = skip * x_t + out * diffusion.denoised(x_t, v, self.powers, steps)
+        return torch.where(diffusion.rows(timesteps < 0), x_t, f)
+
+    @torch.no_grad()
+    def solve(self, x_t: Tensor, timesteps: Tensor, text: Tensor, w: Tensor) -> Tensor:
+        """Return x one grid step earlier, along the teacher's guided trajectory."""
+        blank = self.teacher.read(self.empty).expand(len(x_t), -1, -1)
+        both = self.teacher.unet(
+            torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
+        ).sample.float()
+        with_text, without = (
+            diffusion.denoised(x_t, v, self.powers, timesteps) for v in both.chunk(2)
+        )
+        x_0 = guided_denoised(with_text, without, w)
+        earlier = timesteps - diffusion.STRIDE
+        return diffusion.ddim_step(x_t, x_0, self.powers, timesteps, earlier)
+
+    def forward(self, latents: Tensor, tokens: Tensor) -> Tensor:
+        """Return the pseudo-Huber distance between the student and its target."""
+        count, device = len(latents), latents.device
+        index = torch.randint(1, diffusion.GRID + 1, (count,), device=device)
+        index[torch.rand(count, device=device) < 0.06] = diffusion.GRID
+        timesteps = index * diffusion.STRIDE - 1  # 19, 39, ... 999
+        forget = torch.rand(count, device=device) < FORGET
+        noise = torch.randn_like(latents)
+        x_t = diffusion.noised(latents, noise, self.powers, timesteps, forget)
+        w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
+        with torch.autocast(device.type, torch.bfloat16):
+            with torch.no_grad():
+                text = self.teacher.read(tokens)
+                nearer = self.solve(x_t, timesteps, text, w)
+                earlier = timesteps - diffusion.STRIDE
+                goal = self.consistency(self.target, nearer, earlier, text, w)
+            guess = self.consistency(self.student, x_t, timesteps, text, w)
+        return ((guess - goal).square() + HUBER_C**2).sqrt().sub(HUBER_C).mean()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the target towards the student."""
+        pairs = zip(self.target.parameters(), self.student.parameters(), strict=True)
+        for target, student in pairs:
+            target.lerp_(student, 1 - TARGET_DECAY)
+
+
+def load_student(folder: Path, which: str = "average.") -> UNet2DConditionModel:
+    """Return the student with its averaged (or "weights.") parameters, in float32."""
+    state, _ = load_state(folder / "student.safetensors")
+    student = build_unet(guided=True)
+    student.load_state_dict(part(state, which))
+    return student
+
+
+class StudentRun:
+    """The distillation: from the saved student, or from the teacher."""
+
+    name = "student"
+
+    def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
+        self.path = folder / "student.safetensors"
+        self.mixture, self.rate, self.seen = mixture, rate, 0
+        teacher, state = load_teacher(folder), None
+        if self.path.exists():
+            state, facts = load_state(self.path)
+            student = load_student(folder, "weights.")
+            self.seen = int(facts["seen"])
+        else:
+            student = student_from_teacher(teacher)
+        self.distiller = Distiller(teacher, student).to(device)
+        for net in (self.distiller.teacher.unet, student, self.distiller.target):
+            net.to(memory_format=torch.channels_last)
+        self.student = student
+        self.average = Average(student, 0.998)
+        if state:
+            self.average.restart(part(state, "average."), 300)
+        torch.manual_seed(self.seen + 2)
+        self.lot = torch.Generator().manual_seed(self.seen + 2)
+        self.optimizer = torch.optim.AdamW(
+            student.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
+        )
+
+    def step(self, factor: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        latents, tokens = self.mixture.draw(self.lot)
+        loss: Tensor = self.distiller(latents, tokens)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.distiller.follow()
+        self.average.update(self.student)
+        self.seen += len(latents)
+        return loss
+
+    def save(self) -> None:
+        tensors = prefixed("weights.", self.student.state_dict())
+        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
+        self.mixture.refresh()
+
+
+def train_student(
+    folder: Path,
+    mixture: Mixture,
+    *,
+    device: torch.device,
+    minutes: float,
+    rate: float = 5e-4,
+    decay: float = 0.3,
+) -> None:
+    """Distil for `minutes` from the saved student, or from the teacher."""
+    run = StudentRun(folder, mixture, device, rate)
+    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200)

@@ -1,0 +1,46 @@
+"""The loop that every stage runs: it keeps the pace, shows progress and saves."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.training.checkpoint import Budget
+from models.training.pace import Pace
+
+SHOWN_EVERY = 20
+
+
+class Run(Protocol):
+    """A stage in progress."""
+
+    name: str
+    seen: int  # pictures learned from, all runs together
+
+    def step(self, factor: float) -> Tensor:
+        """Learn from one batch at `factor` of the full learning rate; return the loss."""
+        ...
+
+    def save(self) -> None:
+        """Write the state; take up what came new on disk."""
+        ...
+
+
+def fit(run: Run, budget: Budget, *, save_every: int) -> None:
+    """Step until the budget is spent, saving now and then and at the end."""
+    bar, pace, losses = tqdm(desc=run.name, mininterval=10), Pace(), []
+    while not budget.over:
+        pace.tick()
+        losses.append(run.step(budget.rate).detach())
+        budget.steps += 1
+        bar.update()
+        if len(losses) == SHOWN_EVERY:
+            bar.set_postfix(loss=f"{torch.stack(losses).mean().item():.4f}", seen=run.seen)
+            losses.clear()
+        if budget.steps % save_every == 0:
+            run.save()
+    run.save()
+    bar.close()

@@ -1,0 +1,247 @@
+"""The measures of models/pocket, each a function from a Bench to rows of the table."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from statistics import median
+
+import torch
+
+from models.training.autoencoder import psnr
+from models.training.bench import (
+    GUIDANCE,
+    Bench,
+    Row,
+    asked_scenes,
+    grey_canvas,
+    mask_of,
+    percent,
+    prompt_for,
+    right,
+    saturation_of,
+    truth,
+)
+from models.training.captions import caption
+from models.training.judges import HELD_OUT_SEEDS, STYLES, frechet, single_scenes
+from models.training.palette import COLOUR_NAMES
+from models.training.renderers import DOODLE, PAINTERS, render
+from models.training.sampling import load_pipeline, refine, sample_teacher
+from models.training.teacher import load_teacher
+from models.training.world import Scene, Thing
+
+SHAPES = [(h, w) for h in (512, 640, 1024) for w in (512, 640, 1024)]
+GRAINY = ("PHOTOGRAPHY", "SKETCH_BW", "SKETCH_COLOR", "ILLUSTRATION")
+
+
+def autoencoder_quality(bench: Bench) -> list[Row]:
+    """Reconstruct held-out scenes of every style at 512 x 512."""
+    vae, worst, worst_grainy, names = bench.pipeline.vae, 99.0, 99.0, []
+    for style in (*PAINTERS, DOODLE):
+        x = render(single_scenes(HELD_OUT_SEEDS + 7, 4), style, (512, 512)) * 2 - 1
+        with torch.no_grad():
+            decibels = psnr(vae.decode(vae.encode(x.to(vae.dtype)).latents).sample.clamp(-1, 1), x)
+        names.append(f"{style} {decibels:.1f}")
+        if style in GRAINY:
+            worst_grainy = min(worst_grainy, decibels)
+        else:
+            worst = min(worst, decibels)
+    print("autoencoder by style, dB:", ", ".join(names))
+    value = f"{worst:.1f} dB ({worst_grainy:.1f})"
+    return [Row("autoencoder, worst style (grain, hatching)", value, "30 dB (26)", "28 (24)")]
+
+
+def photographs(bench: Bench) -> list[Row]:
+    """Reconstruct scikit-image's photographs, where that library is installed."""
+    name = "autoencoder, photographs at 512"
+    try:
+        from skimage import data, transform  # noqa: PLC0415 - optional
+    except ImportError:
+        return [Row(name, "not measured: scikit-image is not installed", "25 dB", "23")]
+    values = []
+    for read in (data.astronaut, data.coffee, data.cat):
+        small = transform.resize(read()[..., :3], (512, 512), anti_aliasing=True)
+        x = torch.from_numpy(small).permute(2, 0, 1)[None].float() * 2 - 1
+        vae = bench.pipeline.vae
+        with torch.no_grad():
+            values.append(psnr(vae.decode(vae.encode(x.to(vae.dtype)).latents).sample, x))
+    return [Row(name, " / ".join(f"{v:.1f}" for v in values) + " dB", "25 dB", "23")]
+
+
+def adherence(bench: Bench) -> list[Row]:
+    """Ask for things from an empty grey canvas at strength 1, and change the colour word."""
+    scenes = asked_scenes(3 * bench.count, 1000)
+    swapped = [
+        replace(s, things=(replace(s.things[0], colour=_other(s, n)),))
+        for n, s in enumerate(scenes)
+    ]
+    canvas = grey_canvas(len(scenes))
+    made = [
+        refine(bench.pipeline, [prompt_for(s) for s in some], canvas, strength=1, guidance=GUIDANCE)
+        for some in (scenes, swapped)
+    ]
+    kind, colour = right(bench, made[0], scenes)
+    _, followed = right(bench, made[1], swapped)
+    return [
+        Row("colour as prompted, strength 1, 4 steps", percent(colour), "97 %", "92 %"),
+        Row("colour follows the swapped word, same seed", percent(followed), "97 %", "92 %"),
+        Row("kind as prompted, strength 1, 4 steps", percent(kind), "92 %", "80 %"),
+    ]
+
+
+def _other(scene: Scene, number: int) -> str:
+    """Return another colour that is not the background's either."""
+    taken = {scene.things[0].colour, scene.ground, "white", "black"}
+    free = [name for name in COLOUR_NAMES if name not in taken]
+    return free[number % len(free)]
+
+
+def from_doodles(bench: Bench) -> list[Row]:
+    """Refine doodles at strength 0.6: kind and colour stay, in the style asked for."""
+    shares, saturation, kinds, colours = {}, 0.0, [], []
+    many = max(2, bench.count // 4)
+    for index, style in enumerate(STYLES):
+        scenes = asked_scenes(many, 2000 + index * many)
+        doodles = render(scenes, DOODLE, (512, 512))
+        prompts = [prompt_for(s, style) for s in scenes]
+        made = refine(bench.pipeline, prompts, doodles, strength=0.6, guidance=GUIDANCE)
+        told = bench.judge(made).style.argmax(1)
+        shares[style] = (told == index).float().mean().item()
+        kind, colour = right(bench, made, scenes)
+        kinds.append(kind)
+        if style == "SKETCH_BW":
+            saturation = saturation_of(made)
+        else:
+            colours.append(colour)
+    print("style by style:", ", ".join(f"{k} {percent(v)}" for k, v in shares.items()))
+    mean = sum(shares.values()) / len(shares)
+    return [
+        Row("style as asked, doodle at strength 0.6", percent(mean), "92 %", "85 %"),
+        Row("kind kept there", percent(sum(kinds) / len(kinds)), "-", "-"),
+        Row("colour kept there", percent(sum(colours) / len(colours)), "-", "-"),
+        Row("SKETCH_BW mean saturation", f"{saturation:.3f}", "under 0.05", "same"),
+    ]
+
+
+def stays(bench: Bench) -> list[Row]:
+    """Refine doodles on plain grounds at strength 0.5: the thing stays where it was."""
+    scenes = [
+        replace(
+            s,
+            place="plain",
+            ground="white",
+            things=(Thing(t.kind, ("red", "blue", "green", "purple")[n % 4], t.x, t.y, 0.3),),
+        )
+        for n, s in enumerate(asked_scenes(bench.count, 4000))
+        for t in s.things
+    ]
+    doodles = render(scenes, DOODLE, (512, 512))
+    prompts = [prompt_for(s) for s in scenes]
+    made = refine(bench.pipeline, prompts, doodles, strength=0.5, guidance=GUIDANCE)
+    shares = []
+    for before, after in zip(doodles, made, strict=True):
+        a, b = mask_of(before), mask_of(after)
+        shares.append(((a & b).sum() / (a | b).sum().clamp_min(1)).item())
+    rows = [
+        Row("thing stays, strength 0.5 (IoU)", f"{sum(shares) / len(shares):.2f}", "0.6", "same")
+    ]
+    moved = []
+    for strength in (0.2, 0.4, 0.6, 0.8):
+        made = refine(bench.pipeline, prompts, doodles, strength=strength, guidance=GUIDANCE)
+        moved.append((made - doodles).square().mean().sqrt().item())
+    rises = all(a < b for a, b in itertools.pairwise(moved))
+    told = ", ".join(f"{m:.3f}" for m in moved) + ("" if rises else " (does not rise)")
+    return [*rows, Row("distance at strength 0.2, 0.4, 0.6, 0.8", told, "rising", "same")]
+
+
+def guidance_helps(bench: Bench) -> list[Row]:
+    """Compare how sure the judge is of kind and colour at guidance 1 and 8."""
+    scenes = asked_scenes(bench.count, 5000)
+    kinds, colours = truth(scenes)
+    prompts, canvas = [prompt_for(s) for s in scenes], grey_canvas(len(scenes))
+    sure = []
+    for guidance in (1.0, 8.0):
+        made = refine(bench.pipeline, prompts, canvas, strength=1, guidance=guidance)
+        verdict = bench.judge(made)
+        kind = verdict.kind.softmax(1).gather(1, kinds[:, None]).mean()
+        colour = verdict.colour.softmax(1).gather(1, colours[:, None]).mean()
+        sure.append(((kind + colour) / 2).item())
+    told = f"{sure[1]:.2f} against {sure[0]:.2f}"
+    return [Row("adherence at guidance 8 against 1", told, "higher", "same")]
+
+
+def distances(bench: Bench, shape: tuple[int, int] = (256, 256)) -> list[Row]:
+    """Compare Frechet distances of the student and the teacher to true renders."""
+    name = "Frechet distance: student 4 / teacher 50 / teacher 4"
+    if not (bench.work / "teacher.safetensors").exists():
+        return [Row(name, "not measured: no teacher's state here", "< 1.5 x, < half", "same")]
+    scenes = single_scenes(HELD_OUT_SEEDS + 6000, max(128, 8 * bench.count))
+    styles = [STYLES[n % len(STYLES)] for n in range(len(scenes))]
+    true = torch.cat([render([s], y, shape) for s, y in zip(scenes, styles, strict=True)])
+    prompts = [caption(s, y) for s, y in zip(scenes, styles, strict=True)]
+    teacher = load_teacher(bench.work).eval()
+    vae = bench.pipeline.vae
+    sets = [
+        refine(
+            bench.pipeline, prompts, grey_canvas(len(prompts), shape), strength=1, guidance=GUIDANCE
+        ),
+        *(
+            sample_teacher(teacher, vae, prompts, shape, steps=steps, guidance=GUIDANCE)
+            for steps in (50, 4)
+        ),
+    ]
+    real = bench.judge(true).features
+    far = [frechet(bench.judge(made).features, real) for made in sets]
+    told = " / ".join(f"{d:.1f}" for d in far)
+    return [Row(name, told, "< 1.5 x teacher 50, < half of teacher 4", "same")]
+
+
+def nine_shapes(bench: Bench) -> list[Row]:
+    """Refine doodles at strength 0.8 in each of the nine shapes."""
+    rows = []
+    for shape in SHAPES:
+        scenes = asked_scenes(max(4, bench.count // 4), 7000)
+        doodles = render(scenes, DOODLE, shape)
+        prompts = [prompt_for(s) for s in scenes]
+        made = refine(bench.pipeline, prompts, doodles, strength=0.8, guidance=GUIDANCE)
+        kind, colour = right(bench, made, scenes)
+        told = f"kind {percent(kind)}, colour {percent(colour)}"
+        rows.append(Row(f"{shape[0]} x {shape[1]}, doodle at 0.8", told, "-", "reported"))
+    return rows
+
+
+def speed_and_precision(bench: Bench) -> list[Row]:
+    """Time 512 x 512 in four steps in bf16, and compare it with float32."""
+    scenes = asked_scenes(4, 8000)
+    doodles = render(scenes, DOODLE, (512, 512))
+    prompts = [prompt_for(s) for s in scenes]
+    made, seconds = {}, []
+    for dtype in (torch.float32, torch.bfloat16):
+        pipeline = load_pipeline(bench.folder, torch.device("cpu"), dtype)
+        pictures = []
+        for row, prompt in enumerate(prompts):
+            begin = time.monotonic()
+            pictures.append(
+                refine(pipeline, [prompt], doodles[row : row + 1], strength=0.6, guidance=GUIDANCE)
+            )
+            seconds.append(time.monotonic() - begin)
+        made[dtype] = torch.cat(pictures)
+    near = psnr(made[torch.float32], made[torch.bfloat16]) - 6.02  # a span of 1 instead of 2
+    return [
+        Row(
+            "512 x 512, 4 steps, bf16, bare diffusers, p50",
+            f"{median(seconds[5:]):.2f} s",
+            "1.0 s",
+            "-",
+        ),
+        Row("bf16 against float32", f"{near:.1f} dB", "35 dB", "same"),
+    ]
+
+
+Measure = Callable[[Bench], list[Row]]
+MEASURES: tuple[Measure, ...] = (
+    autoencoder_quality, photographs, adherence, from_doodles, stays, guidance_helps, distances,
+    nine_shapes, speed_and_precision,
+)  # fmt: skip

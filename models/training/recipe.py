@@ -1,0 +1,74 @@
+"""What `--stage all` does in which order, on which shapes, for which share of the minutes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.training.bank import Shape
+
+SMALL = "128x128"
+MIDDLE = "256x256"
+LARGE = "512x512"
+WIDE = ("512x640", "640x512", "640x640", "512x1024", "1024x512", "640x1024", "1024x640")
+
+
+@dataclass(frozen=True)
+class Diet:
+    """A shape, how many chunks of how many scenes its bank has, and its weight in a step."""
+
+    shape: Shape
+    crop: int | None  # pixels of the square windows to learn from; None is the whole picture
+    chunks: int
+    scenes: int
+    weight: float
+
+
+def parse_diet(text: str) -> list[Diet]:
+    """Read "128x128:40:64:0.8,512x640:2:8:0.1": shape, chunks, scenes a chunk, weight.
+
+    "512x512@256:40:4:0.5" learns from windows of 256 pixels of the pictures of 512.
+    """
+    diets = []
+    for item in text.split(","):
+        shape, chunks, scenes, weight = item.split(":")
+        sides, _, crop = shape.partition("@")
+        height, width = (int(side) for side in sides.split("x"))
+        cut = int(crop) if crop else None
+        diets.append(Diet((height, width), cut, int(chunks), int(scenes), float(weight)))
+    return diets
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage, its share of the minutes, and its diet (see parse_diet)."""
+
+    stage: str
+    share: float
+    diet: str
+
+
+def _served(chunks: int, scenes: int, weight: float) -> str:
+    """Return the diet of the shapes that are served beside 512 x 512."""
+    return ",".join(f"{shape}:{chunks}:{scenes}:{weight / len(WIDE)}" for shape in WIDE)
+
+
+def recipe(*, large: bool) -> list[Step]:
+    """Return the whole chain; `large` is for a GPU, else it is sized for two cores.
+
+    Small latents teach the words cheaply, the served sizes come last: a net that has only seen
+    16 x 16 latents draws several things for one at 64 x 64.
+    """
+    many = 16 if large else 1  # scenes a chunk, times
+    small, middle = f"{SMALL}:40:{50 * many}", f"{MIDDLE}:40:{20 * many}"
+    big, wide = f"{LARGE}:40:{4 * many}", _served(3, 2 * many, 0.15)
+    near = f"{LARGE}@256:40:{4 * many}"
+    every = f"{small}:0.05,{middle}:0.25,{near}:0.3,{big}:0.25,{wide}"
+    return [
+        Step("autoencoder", 0.2, every),
+        Step("bank", 0.2, every),
+        Step("teacher", 0.15, f"{small}:0.8,{middle}:0.2"),
+        Step("teacher", 0.12, f"{small}:0.15,{middle}:0.5,{near}:0.3,{big}:0.05"),
+        Step("teacher", 0.12, every),
+        Step("student", 0.2, every),
+        Step("export", 0.0, every),
+    ]

@@ -1,0 +1,164 @@
+"""Stage 3: the teacher, a latent diffusion model with its text encoder, for guidance later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+from models.training import diffusion
+from models.training.bank import Bank
+from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
+from models.training.loop import fit
+from models.training.muon import Muon
+from models.training.nets import build_text_encoder, build_unet
+from models.training.tokens import tokenize
+
+DROPOUT = 0.1  # of prompts, replaced by "" (Ho and Salimans 2022, arXiv 2207.12598)
+FORGET = 0.75  # of the rows near t = 999, see diffusion.noised
+
+
+class Teacher(nn.Module):
+    """The UNet and the text encoder that learn together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unet = build_unet(guided=False)
+        self.text = build_text_encoder()
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """Return prompt embeddings [B, 77, D] of token ids [B, 77]."""
+        embeddings: Tensor = self.text(tokens).last_hidden_state
+        return embeddings
+
+    def forward(self, x_t: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """Return v [B, 4, h, w]."""
+        v: Tensor = self.unet(x_t, timesteps, self.read(tokens)).sample
+        return v
+
+
+class Mixture:
+    """Banks of several shapes; each step draws from one of them by weight."""
+
+    def __init__(self, banks: list[Bank], weights: list[float], base: int) -> None:
+        """`base` is the batch at 16 x 16 latents; larger shapes get fewer rows."""
+        self.banks, self.weights, self.base = banks, torch.tensor(weights), base
+
+    def draw(self, lot: torch.Generator) -> tuple[Tensor, Tensor]:
+        bank = self.banks[int(torch.multinomial(self.weights, 1, generator=lot))]
+        area = bank.window[0] * bank.window[1]
+        return bank.draw(max(4, round(self.base * 256 / area)), lot)
+
+    def refresh(self) -> None:
+        for bank in self.banks:
+            bank.refresh()
+
+
+def drop_prompts(tokens: Tensor, empty: Tensor, share: float) -> Tensor:
+    """Return tokens [B, 77] with a share of rows replaced by the empty prompt's [77]."""
+    drop = torch.rand(len(tokens), 1, device=tokens.device) < share
+    return torch.where(drop, empty, tokens)
+
+
+def trimmed(tokens: Tensor, end: int, *, whole: bool) -> Tensor:
+    """Return tokens [B, L] without most of the padding, but for `whole` batches.
+
+    The text encoder is causal, so trimming leaves the states of the tokens that stay as they
+    were. It saves a third of a small step; whole batches keep the UNet used to the padding.
+    """
+    if whole:
+        return tokens
+    longest = int((tokens != end).sum(1).max()) + 1
+    return tokens[:, : min(longest + 3, tokens.shape[1])]
+
+
+def draw_timesteps(count: int, device: torch.device) -> Tensor:
+    """Return timesteps [B], spread evenly over 0..999, with a little more of the end."""
+    spread = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+    steps = (spread[torch.randperm(count, device=device)] * diffusion.STEPS).long()
+    last = torch.rand(count, device=device) < 0.04
+    return torch.where(last, diffusion.STEPS - 1, steps.clamp_max(diffusion.STEPS - 1))
+
+
+def teacher_loss(
+    teacher: nn.Module, latents: Tensor, tokens: Tensor, empty: Tensor, powers: Tensor
+) -> Tensor:
+    """Return the mean squared error of v over a batch."""
+    timesteps = draw_timesteps(len(latents), latents.device)
+    noise = torch.randn_like(latents)
+    forget = torch.rand(len(latents), device=latents.device) < FORGET
+    x_t = diffusion.noised(latents, noise, powers, timesteps, forget)
+    target = diffusion.velocity(x_t, latents, powers, timesteps)
+    with torch.autocast(latents.device.type, torch.bfloat16):
+        v = teacher(x_t, timesteps, drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT))
+    return F.mse_loss(v.float(), target)
+
+
+def load_teacher(folder: Path, which: str = "average.") -> Teacher:
+    """Return the teacher with its averaged (or "weights.") parameters, in float32."""
+    state, _ = load_state(folder / "teacher.safetensors")
+    teacher = Teacher()
+    teacher.load_state_dict(part(state, which))
+    return teacher
+
+
+class TeacherRun:
+    """The teacher's training: from the saved state, or from nothing."""
+
+    name = "teacher"
+
+    def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
+        self.path = folder / "teacher.safetensors"
+        self.mixture, self.rate, self.seen = mixture, rate, 0
+        torch.manual_seed(0)
+        self.teacher = Teacher()
+        state = None
+        if self.path.exists():
+            state, facts = load_state(self.path)
+            self.teacher.load_state_dict(part(state, "weights."))
+            self.seen = int(facts["seen"])
+        self.teacher.to(device)
+        self.teacher.unet.to(memory_format=torch.channels_last)
+        self.average = Average(self.teacher, 0.998)
+        if state:
+            self.average.restart(part(state, "average."), 300)
+        torch.manual_seed(self.seen + 1)
+        self.lot = torch.Generator().manual_seed(self.seen + 1)
+        self.powers = diffusion.alphas_cumprod(device)
+        self.empty = torch.tensor(tokenize([""]), device=device)  # [1, 77]
+        self.optimizer = Muon(self.teacher)
+        self.steps = 0
+
+    def step(self, factor: float) -> Tensor:
+        latents, tokens = self.mixture.draw(self.lot)
+        tokens = trimmed(tokens, int(self.empty[0, -1]), whole=self.steps % 4 == 0)
+        loss = teacher_loss(self.teacher, latents, tokens, self.empty, self.powers)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)
+        self.optimizer.step(self.rate * factor)
+        self.average.update(self.teacher)
+        self.seen += len(latents)
+        self.steps += 1
+        return loss
+
+    def save(self) -> None:
+        tensors = prefixed("weights.", self.teacher.state_dict())
+        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
+        self.mixture.refresh()
+
+
+def train_teacher(
+    folder: Path,
+    mixture: Mixture,
+    *,
+    device: torch.device,
+    minutes: float,
+    rate: float = 2e-3,
+    decay: float = 0.3,
+) -> None:
+    """Train for `minutes` from the saved state, or from nothing."""
+    run = TeacherRun(folder, mixture, device, rate)
+    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=250)

@@ -1,0 +1,101 @@
+"""The tokenizer: a CLIPTokenizer of its own vocabulary, with every byte, so any prompt goes in.
+
+Merges are made word by word: a word's pieces, as the merges so far leave them, are joined from
+the left until it is one token. Later merges rank lower, so they never break an earlier word.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from functools import cache
+
+from transformers import CLIPTokenizer
+
+from models.styles import load_styles
+from models.training.captions import caption
+from models.training.renderers import DOODLE
+from models.training.world import draw_scene
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+MAX_TOKENS = 77
+_END = "</w>"
+# Words a person is likely to type although no caption has them.
+_MORE_WORDS = """
+an the of in on at with and or no very bright dark light beautiful detailed tiny huge tall round
+golden silver cyan magenta violet gray colourful colorful forest beach ocean lake river hill
+grass sand water sky cloud clouds star stars sunset sunrise morning evening day winter summer
+ball apple dog cat bird person face castle tower bridge road city village garden ship sailboat
+three four many one painting drawing photo image art style background foreground
+""".split()  # noqa: SIM905 - a list of words reads best as words
+
+
+def byte_alphabet() -> list[str]:
+    """Return GPT-2's printable stand-ins for the 256 bytes, in the order of the bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    spare = iter(range(256, 512))
+    return [chr(b) if b in plain else chr(next(spare)) for b in range(256)]
+
+
+def known_words(captions: int = 6000) -> list[str]:
+    """Return the words of the captions and of the style templates, the frequent ones first."""
+    counts: dict[str, int] = dict.fromkeys(_MORE_WORDS, 1)
+    texts = [style.apply("") for style in load_styles().values()]
+    texts += [caption(draw_scene(n), "NONE" if n % 9 else DOODLE) for n in range(captions)]
+    for text in texts:
+        for word in re.findall(r"[a-z]+", text.lower()):
+            counts[word] = counts.get(word, 0) + 1
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def _apply(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Join pieces as byte pair encoding does: the pair of the lowest rank first."""
+    while len(pieces) > 1:
+        pairs = list(itertools.pairwise(pieces))
+        best = min(pairs, key=lambda pair: ranks.get(pair, 1 << 30))
+        if best not in ranks:
+            break
+        at = pairs.index(best)
+        pieces = [*pieces[:at], best[0] + best[1], *pieces[at + 2 :]]
+    return pieces
+
+
+@cache
+def build_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the vocabulary (begin and end tokens last, as in CLIP) and the merges."""
+    alphabet = byte_alphabet()
+    tokens = [*alphabet, *(letter + _END for letter in alphabet)]
+    ranks: dict[tuple[str, str], int] = {}
+    for word in known_words():
+        pieces = _apply([*word[:-1], word[-1] + _END], ranks)
+        while len(pieces) > 1:
+            pair = (pieces[0], pieces[1])
+            ranks[pair] = len(ranks)
+            tokens.append(pair[0] + pair[1])
+            pieces = [pair[0] + pair[1], *pieces[2:]]
+    tokens = list(dict.fromkeys(tokens))
+    vocabulary = {token: number for number, token in enumerate([*tokens, BOS, EOS])}
+    return vocabulary, list(ranks)
+
+
+@cache
+def build_tokenizer() -> CLIPTokenizer:
+    """Return the tokenizer. Unknown never happens; padding is the end token, as in CLIP."""
+    vocabulary, merges = build_vocabulary()
+    return CLIPTokenizer(
+        vocab=dict(vocabulary),
+        merges=list(merges),
+        unk_token=EOS,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def tokenize(texts: list[str]) -> list[list[int]]:
+    """Return token ids, a row of exactly 77 for each text; what is longer is cut."""
+    rows = build_tokenizer()(
+        texts, padding="max_length", max_length=MAX_TOKENS, truncation=True
+    ).input_ids
+    return [list(row) for row in rows]

@@ -1,0 +1,110 @@
+"""The command that makes models/pocket: `python -m models.training.train --stage all`.
+
+Every stage resumes from its state in the work folder and stops after its minutes, so that the
+best so far can be exported at any moment; the same command runs on the CPU and on CUDA.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from models.training.autoencoder import load_autoencoder, train_autoencoder
+from models.training.bank import Bank, fill_bank
+from models.training.checkpoint import Budget
+from models.training.distill import train_student
+from models.training.export import export, folder_megabytes
+from models.training.recipe import parse_diet, recipe
+from models.training.teacher import Mixture, train_teacher
+
+STAGES = ("autoencoder", "bank", "teacher", "student", "export")
+POCKET = Path(__file__).parents[1] / "pocket"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--work", type=Path, default=Path(".training"))
+    parser.add_argument("--pocket", type=Path, default=POCKET)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--threads", type=int, default=0, help="0 leaves it to torch")
+    parser.add_argument(
+        "--batch", type=int, default=0, help="at 16 x 16 latents; 0 asks the device"
+    )
+    parser.add_argument("--decoder-only", action="store_true", help="keep the encoder as it is")
+    parser.add_argument("--rate", type=float, default=0.0, help="0 takes the stage's own")
+    parser.add_argument("--decay", type=float, default=0.3, help="share of the budget to slow down")
+    parser.add_argument(
+        "--diet",
+        default="",
+        help="shape:chunks:scenes:weight, separated by commas; the recipe's last, if left out",
+    )
+    return parser
+
+
+def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture:
+    """Return the banks of a diet, as far as they are filled."""
+    pairs = [(Bank(work, item.shape, device, item.crop), item.weight) for item in parse_diet(diet)]
+    filled = [(bank, weight) for bank, weight in pairs if len(bank)]
+    if not filled:
+        raise SystemExit(f"no bank of {diet} is filled: run --stage bank first")
+    base = batch or (64 if device.type == "cpu" else 1024)
+    return Mixture([bank for bank, _ in filled], [weight for _, weight in filled], base)
+
+
+def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -> None:
+    """Run one stage for so many minutes, from its state on."""
+    device = torch.device(args.device)
+    rate = {"rate": args.rate} if args.rate else {}
+    if stage == "autoencoder":
+        train_autoencoder(
+            args.work,
+            device=device,
+            minutes=minutes,
+            batch=12 if device.type == "cpu" else 256,
+            decoder_only=args.decoder_only,
+            **rate,
+        )
+    elif stage == "bank":
+        model, budget = load_autoencoder(args.work), Budget(minutes)
+        for item in parse_diet(diet):
+            chunks = range(item.chunks)
+            fill_bank(
+                args.work,
+                model,
+                item.shape,
+                chunks,
+                scenes=item.scenes,
+                device=device,
+                until=budget,
+            )
+    elif stage == "export":
+        export(args.work, args.pocket)
+        print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")
+    else:
+        mixture = _mixture(args.work, diet, args.batch, device)
+        train = train_teacher if stage == "teacher" else train_student
+        train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, **rate)
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if args.device != "cpu":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    plan = recipe(large=args.device != "cpu")
+    if args.stage != "all":
+        run_stage(args.stage, args.minutes, args.diet or plan[-1].diet, args)
+        return
+    for step in plan:
+        run_stage(step.stage, args.minutes * step.share, step.diet, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The helpers of the evaluation: masks, saturation, scenes asked for, the card's table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from models.training.bench import (
+    Row,
+    asked_scenes,
+    grey_canvas,
+    mask_of,
+    prompt_for,
+    saturation_of,
+)
+from models.training.evaluate import table, write_figures
+from models.training.renderers import render
+from models.training.world import KINDS, Scene, Thing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_mask_finds_the_thing() -> None:
+    """A square of known size on white covers its area in the mask, and nothing is in the rim."""
+    scene = Scene("plain", (Thing("square", "red", 0.5, 0.5, 0.3),), 1)
+    mask = mask_of(render([scene], "doodle", (128, 128))[0])
+    assert mask.float().mean().item() == pytest.approx((2 * 0.3 * 0.76) ** 2, abs=0.04)
+    assert not mask[:8].any()
+
+
+def test_saturation_tells_ink_from_crayon() -> None:
+    """Grey has no saturation, pure red has all of it."""
+    assert saturation_of(grey_canvas(1, (16, 16))) == 0
+    red = torch.zeros(1, 3, 16, 16)
+    red[:, 0] = 1
+    assert saturation_of(red) == pytest.approx(1)
+
+
+def test_every_kind_is_asked_for_and_named() -> None:
+    """The scenes asked for go round all kinds, in sizes one can judge, named with colours."""
+    scenes = asked_scenes(len(KINDS), 0)
+    assert {s.things[0].kind for s in scenes} == set(KINDS)
+    for scene in scenes:
+        thing = scene.things[0]
+        assert thing.size >= 0.26
+        assert f"{thing.colour} {thing.kind}" in prompt_for(scene)
+        assert prompt_for(scene, "ANIME").startswith(prompt_for(scene))
+
+
+def test_figures_are_put_into_the_card_again_and_again(tmp_path: Path) -> None:
+    """A second evaluation replaces the first one's table and leaves the rest of the card."""
+    card = tmp_path / "README.md"
+    card.write_text("above\n<!-- figures -->\n<!-- /figures -->\nbelow\n")
+    for value in ("1 dB", "2 dB"):
+        write_figures(card, [Row("quality", value, "3 dB", "2 dB")])
+    text = card.read_text()
+    assert "| quality | 2 dB |" in text
+    assert "1 dB" not in text
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert table([]) in text
