@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import diffusers
 import numpy as np
 import torch
@@ -19,9 +17,6 @@ from service.jobs import Failed, GenerationParams, Job
 from service.messages import Ready
 from service.settings import EngineSettings
 
-_CPU_NICENESS = 5
-"""On shared cores a request's way in and out, of milliseconds, goes before a step of 50."""
-
 _DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
 
 
@@ -33,8 +28,6 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     _hush_libraries()
     device = pick_device(settings.device)
     dtype = pick_dtype(settings.dtype, device)
-    if device == "cpu":
-        os.nice(_CPU_NICENESS)
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     checkpoint = find_checkpoint(settings.model)
