@@ -145,6 +145,7 @@ def test_a_killed_engine_is_replaced_and_the_front_lives(service: Served) -> Non
     assert service.refine().status_code == 200
 
 
+@pytest.mark.slow
 def test_a_request_outlives_its_engine(service: Served) -> None:
     """A job that is lost with its engine runs once more: 200, and the picture of a clean run."""
     fields = {"steps": 16, "strength": 1.0, "height": 1024, "width": 1024, "seed": 11}
@@ -239,6 +240,7 @@ def test_sigterm_lets_running_requests_end(tiny_checkpoint: Path) -> None:
         wait_until(lambda: not Path(f"/proc/{engine_pid}").exists(), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drain_s", ["0.3", "25"])
 def test_a_drain_has_an_end(tiny_checkpoint: Path, drain_s: str) -> None:
     """After the drain's time, or at once on a second signal, what runs is answered 503."""
