@@ -1,7 +1,8 @@
 """The command that makes models/pocket: `python -m models.training.train --stage all`.
 
-Every stage resumes from its state in the work folder and stops after its minutes, so that the
-best so far can be exported at any moment; the same command runs on the CPU and on CUDA.
+Every stage resumes from its state in the work folder, the first time from the networks that are
+shipped, and stops after its minutes, so that the best so far can be exported at any moment; the
+same command runs on the CPU and on CUDA.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Budget
 from models.training.distill import train_student
 from models.training.export import export, folder_megabytes
+from models.training.inherit import inherit
 from models.training.recipe import parse_diet, recipe
 from models.training.teacher import Mixture, train_teacher
 
@@ -35,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         "--batch", type=int, default=0, help="at 16 x 16 latents; 0 asks the device"
     )
     parser.add_argument("--decoder-only", action="store_true", help="keep the encoder as it is")
+    parser.add_argument(
+        "--anew", action="store_true", help="begin from nothing, not from the folder's networks"
+    )
     parser.add_argument("--rate", type=float, default=0.0, help="0 takes the stage's own")
     parser.add_argument("--decay", type=float, default=0.3, help="share of the budget to slow down")
     parser.add_argument(
@@ -98,6 +103,8 @@ def main() -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    if not args.anew:
+        inherit(args.pocket, args.work)
     plan = recipe(large=args.device != "cpu")
     if args.stage != "all":
         run_stage(args.stage, args.minutes, args.diet or plan[-1].diet, args)

@@ -7,16 +7,27 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
-from models.training.autoencoder import build_autoencoder, psnr, start_as_thumbnail
+from models.training.autoencoder import (
+    build_autoencoder,
+    load_autoencoder,
+    psnr,
+    start_as_thumbnail,
+)
 from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Average, Budget, load_state, save_state
+from models.training.diffusion import guidance_embedding
 from models.training.export import folder_megabytes
+from models.training.inherit import inherit
 from models.training.judges import Judge, frechet
+from models.training.nets import GUIDANCE_WIDTH
 from models.training.recipe import parse_diet, recipe
 from models.training.renderers import render
 from models.training.sampling import load_pipeline, refine
-from models.training.train import main
+from models.training.teacher import load_teacher
+from models.training.tokens import tokenize
+from models.training.train import POCKET, main
 from models.training.world import draw_scene
 
 if TYPE_CHECKING:
@@ -146,3 +157,26 @@ def test_judges_take_every_shape_and_distances_know_equals() -> None:
     features = torch.randn(64, 8)
     assert frechet(features, features) == pytest.approx(0, abs=1e-3)
     assert frechet(features, features + 1) == pytest.approx(8, rel=1e-3)
+
+
+def test_training_goes_on_from_the_shipped_folder(tmp_path: Path) -> None:
+    """A teacher taken from pocket's student says the same as it does at guidance 1."""
+    inherit(POCKET, tmp_path)
+    teacher = load_teacher(tmp_path)
+    student = UNet2DConditionModel.from_pretrained(POCKET / "unet", dtype=torch.float32)
+    lot = torch.Generator().manual_seed(0)
+    x, t = torch.randn(2, 4, 16, 16, generator=lot), torch.tensor([19, 999])
+    text = teacher.read(torch.tensor(tokenize(["a red house", "the sea"])))
+    unguided = guidance_embedding(torch.zeros(2), GUIDANCE_WIDTH)
+    with torch.no_grad():
+        told = student(x, t, text, timestep_cond=unguided).sample
+        torch.testing.assert_close(teacher.unet(x, t, text).sample, told, atol=2e-2, rtol=2e-2)
+    assert load_autoencoder(tmp_path).config.latent_channels == 4
+
+
+def test_a_state_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
+    """Where training has begun already, the shipped networks have no say."""
+    save_state(tmp_path / "autoencoder.safetensors", {"a": torch.zeros(1)}, seen=7)
+    inherit(POCKET, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.safetensors"]
+    assert load_state(tmp_path / "autoencoder.safetensors")[1]["seen"] == "7"
