@@ -71,7 +71,7 @@ _one_large: Final = threading.Lock()
 
 
 def read_picture(
-    text: str,
+    source: str | bytes,
     *,
     height: int,
     width: int,
@@ -79,13 +79,13 @@ def read_picture(
     backdrop: Backdrop = "white",
     limits: ImageLimits = DEFAULT_LIMITS,
 ) -> Pixels:
-    """A data URL to [height, width, 3]: decoded, cropped to cover, and turned into sRGB.
+    """A data URL or a file to [height, width, 3]: decoded, cropped to cover, turned into sRGB.
 
     A picture already of that size keeps its pixels. What is transparent shows `backdrop`. `path`
     names the field in errors.
     Raises ImageInvalid, ImageTooLarge, BodyTooLarge.
     """
-    data = decode_data_url(text, path=path, limits=limits)
+    data = _file_of(source, path, limits)
     stored = _load(data, path=path, limits=limits, at_least=(height, width), backdrop=backdrop)
     height, width = _turned(stored.orientation, (height, width))
     covering = _cover(stored.image, height, width, stored.extent)
@@ -110,12 +110,14 @@ def decode_image(
     return _upright(to_srgb(stored.image, stored.icc), stored.orientation)
 
 
-def shown_size(text: str, *, path: str, limits: ImageLimits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """The (height, width) at which a data URL's picture is shown, by its header and EXIF alone.
+def shown_size(
+    source: str | bytes, *, path: str, limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[int, int]:
+    """The (height, width) at which a data URL's or file's picture is shown, by its header and EXIF.
 
     Raises ImageInvalid, BodyTooLarge.
     """
-    data = decode_data_url(text, path=path, limits=limits)
+    data = _file_of(source, path, limits)
     try:
         orientation = read_orientation(strip(data, limits).exif)
         return _turned(orientation, measure(data, limits))
@@ -163,6 +165,13 @@ def read_metadata(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> dict[str
         return parse_metadata(strip(data, limits).exif)
     except MalformedError:
         return None
+
+
+def _file_of(source: str | bytes, path: str, limits: ImageLimits) -> bytes:
+    """The bytes of a data URL or of bare base64; a file as it is."""
+    if isinstance(source, bytes):
+        return source
+    return decode_data_url(source, path=path, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)

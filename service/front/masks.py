@@ -17,10 +17,10 @@ _IS_WHITE_FROM = 128
 _FEATHER_PX = 8
 
 
-def read_mask(text: str, *, like: str, height: int, width: int, path: str) -> Pixels:
+def read_mask(text: str, *, like: str | bytes, height: int, width: int, path: str) -> Pixels:
     """A mask's data URL to [height, width], 0 or 255, cropped as its picture is.
 
-    Grey counts as the nearer of black and white. `like` is the picture's data URL. Raises
+    Grey counts as the nearer of black and white. `like` is the picture's data URL or file. Raises
     ValidationFailed for a mask of another size than its picture, and what `read_picture` raises.
     """
     if shown_size(text, path=path) != shown_size(like, path="$.imageDataUrl"):

@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -175,7 +175,7 @@ class LcmGenerationJob(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
-    image_data_url: list[str] = Field(description="the picture, one data URL")
+    image_data_url: list[str] = Field(default_factory=list, description="the picture, one data URL")
     request_timestamp: str | None = Field(
         None, description="the request's, as text; left out when the request had none"
     )
@@ -191,6 +191,15 @@ class LcmGenerationJob(BaseModel):
         None, description="inpainting alone: the mask is mostly white, and black within"
     )
 
+    def to_content(self) -> dict[str, Any]:
+        """Return the job as JSON. An absent timestamp is left out: a null makes an SDK throw."""
+        content = self.model_dump(by_alias=True)
+        return {
+            name: value
+            for name, value in content.items()
+            if value is not None or name not in _LEFT_OUT_WHEN_ABSENT
+        }
+
 
 class RefineResponse(BaseModel):
     """The answer of an img2img route."""
@@ -199,13 +208,15 @@ class RefineResponse(BaseModel):
 
     lcm_generation_job: LcmGenerationJob
 
+    @classmethod
+    def of(cls, job: LcmGenerationJob, image_data_urls: list[str]) -> Self:
+        """Return the answer that tells of a job and holds its pictures."""
+        whole = job.model_copy(update={"image_data_url": image_data_urls})
+        return cls(lcm_generation_job=whole)
+
     def to_json(self) -> bytes:
-        """Return the body. An absent timestamp is left out: a null one makes an SDK throw."""
-        content = self.model_dump(by_alias=True)
-        job = content["lcmGenerationJob"]
-        for name in _LEFT_OUT_WHEN_ABSENT:
-            if job[name] is None:
-                del job[name]
+        """Return the body."""
+        content = {"lcmGenerationJob": self.lcm_generation_job.to_content()}
         return json.dumps(content, separators=(",", ":")).encode()
 
 

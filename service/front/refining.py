@@ -1,0 +1,178 @@
+"""One request, from its fields to its files, for every door that takes one: HTTP and WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from service.client import EngineClient
+from service.errors import EngineRestarting
+from service.front.front import Front
+from service.front.images import Format, encode_image, read_picture
+from service.front.masks import composite, looks_inverted, read_mask
+from service.front.schemas import (
+    InpaintRequest,
+    LcmGenerationJob,
+    RefineRequest,
+    UpscaleRequest,
+    picture_parameters,
+)
+from service.front.tiles import blend_tiles
+from service.jobs import Finished, GenerationParams, Pixels
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class Route:
+    """What a request may hold, and the seconds within which it is answered."""
+
+    request: type[RefineRequest]
+    deadline_s: Callable[[Settings], float]
+
+
+ROUTES: Final = {
+    "lcm-instant-refine": Route(RefineRequest, lambda settings: settings.deadline_s),
+    "generations-lcm": Route(RefineRequest, lambda settings: settings.live_deadline_s),
+    "lcm-inpainting": Route(InpaintRequest, lambda settings: settings.deadline_s),
+    "lcm-upscale": Route(UpscaleRequest, lambda settings: settings.upscale_deadline_s),
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that has been read: its fields, and its picture and mask fitted to its size."""
+
+    request: RefineRequest
+    image: Pixels  # [H, W, 3]
+    mask: Pixels | None  # [H, W]
+
+
+class Stages:
+    """The stages of one request, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.elapsed_ms: dict[str, float] = {}
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Add what happens within to a stage."""
+        started = time.perf_counter()
+        yield
+        elapsed_ms = 1000 * (time.perf_counter() - started)
+        self.elapsed_ms[name] = self.elapsed_ms.get(name, 0.0) + elapsed_ms
+
+    def add_engine(self, finished: Finished) -> None:
+        for name, elapsed_ms in vars(finished.times).items():
+            self.elapsed_ms[name.removesuffix("_ms")] = elapsed_ms
+
+    def server_timing(self) -> str:
+        """Return the value of a `Server-Timing` header."""
+        return ", ".join(f"{name};dur={ms:.1f}" for name, ms in self.elapsed_ms.items())
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of a request: its pictures as files, and the job that tells of them."""
+
+    pictures: list[bytes]
+    format: Format
+    job: LcmGenerationJob
+    stages: Stages
+
+
+async def refine(front: Front, read: Callable[[], Asked], deadline: asyncio.Timeout) -> Refined:
+    """Make the pictures that `read` asks for; it runs on a thread that may decode.
+
+    Raises what `read` and the engine's client raise. Cancelling the call aborts the job.
+    """
+    stages = Stages()
+    with stages.measure("decode"):
+        asked = await front.decode(read)
+    params = asked.request.to_params(front.checkpoint.defaults)
+    finished = await _generate(front.client, params, asked, deadline)
+    stages.add_engine(finished)
+    with stages.measure("codec"):
+        pictures, job = await front.encode(lambda: _write(front, asked, params, finished))
+    return Refined(pictures, asked.request.output_format or "jpeg", job, stages)
+
+
+def read(request: RefineRequest, file: bytes | None = None) -> Asked:
+    """Decode a request's picture, or the `file` that came in its place, and its mask.
+
+    Raises ImageInvalid, ImageTooLarge, BodyTooLarge, ValidationFailed. Blocks: call it in a thread.
+    """
+    height, width = request.size
+    source = request.image_data_url if file is None else file
+    image = read_picture(source, height=height, width=width, path="$.imageDataUrl")
+    if not isinstance(request, InpaintRequest):
+        return Asked(request, image, mask=None)
+    mask = read_mask(
+        request.mask_data_url, like=source, height=height, width=width, path="$.maskDataUrl"
+    )
+    return Asked(request, image, mask)
+
+
+async def _generate(
+    client: EngineClient, params: GenerationParams, asked: Asked, deadline: asyncio.Timeout
+) -> Finished:
+    """Make the job's pictures. One that is lost with its engine runs once more on the next one.
+
+    The seed is decided by now, so the picture is the same.
+    """
+
+    async def attempt() -> Finished:
+        remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+        return await client.generate(params, asked.image, timeout_s=remaining_s, mask=asked.mask)
+
+    try:
+        return await attempt()
+    except EngineRestarting:
+        await client.wait_until("serving", "failed", "stopped")
+        return await attempt()
+
+
+def _write(
+    front: Front, asked: Asked, params: GenerationParams, finished: Finished
+) -> tuple[list[bytes], LcmGenerationJob]:
+    parameters = picture_parameters(front.checkpoint.name, asked.request, params, finished)
+    picture = encode_image(
+        _joined(asked, params, finished),
+        format=asked.request.output_format or "jpeg",
+        quality=front.settings.jpeg_quality,
+        metadata=parameters if front.settings.embed_parameters else None,
+    )
+    return [picture], _describe(asked, params, finished)
+
+
+def _joined(asked: Asked, params: GenerationParams, finished: Finished) -> Pixels:
+    """Make one picture [H, W, 3] of a job's rows: tiles are blended, masks laid over the input."""
+    if isinstance(asked.request, UpscaleRequest):
+        return blend_tiles(finished.images, params.origins, *asked.request.size)
+    if asked.mask is not None:
+        return composite(asked.image, finished.images[0], asked.mask)
+    first: Pixels = finished.images[0]
+    return first
+
+
+def _describe(asked: Asked, params: GenerationParams, finished: Finished) -> LcmGenerationJob:
+    return LcmGenerationJob(
+        request_timestamp=asked.request.request_timestamp,
+        seed=params.seeds[0],
+        steps_run=finished.num_steps_run,
+        prompt_tokens_dropped=finished.num_tokens_dropped,
+        mask_looks_inverted=None if asked.mask is None else looks_inverted(asked.mask),
+        **(_new_ids() if isinstance(asked.request, UpscaleRequest) else {}),
+    )
+
+
+def _new_ids() -> dict[str, Any]:
+    return {
+        "generation_id": [str(uuid.uuid4())],
+        "variation_id": [str(uuid.uuid4())],
+        "generated_image_id": str(uuid.uuid4()),
+    }
