@@ -19,7 +19,7 @@ import torch
 from diffusers import LatentConsistencyModelImg2ImgPipeline
 from PIL import Image
 
-from benchmarks.pictures import photograph_jpeg
+from service.bench.pictures import photograph_jpeg
 
 
 def run_clients(pipeline: Any, clients: int, seconds: float) -> dict[str, object]:

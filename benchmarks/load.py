@@ -11,42 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import re
 import sys
-import time
+from http import HTTPStatus
 
-import httpx
-
-from benchmarks.pictures import photograph_jpeg
-from service.front.dataurl import to_data_url
-
-_ROUTE = "/lcm-instant-refine"
-_ENGINE_STAGES = {"queue", "text", "encode", "denoise", "vae"}
-
-
-async def run_clients(url: str, clients: int, seconds: float) -> dict[str, object]:
-    """Let each client ask again as soon as it is answered, until the time is up."""
-    picture = to_data_url(photograph_jpeg(512, 512), "jpeg")
-    samples: list[tuple[float, float]] = []
-    started = time.perf_counter()
-
-    async def one_client(number: int) -> None:
-        fields = {"imageDataUrl": picture, "prompt": "a red house in a meadow", "steps": 4}
-        async with httpx.AsyncClient(timeout=120) as http:
-            while time.perf_counter() - started < seconds:
-                before = time.perf_counter()
-                answer = await http.post(url + _ROUTE, json={**fields, "seed": number})
-                answer.raise_for_status()
-                elapsed_ms = 1000 * (time.perf_counter() - before)
-                samples.append((elapsed_ms, _engine_ms(answer.headers["server-timing"])))
-
-    await asyncio.gather(*(one_client(number) for number in range(clients)))
-    return {"seconds": time.perf_counter() - started, "samples": samples}
-
-
-def _engine_ms(server_timing: str) -> float:
-    stages = re.findall(r"(\w+);dur=([\d.]+)", server_timing)
-    return sum(float(elapsed) for name, elapsed in stages if name in _ENGINE_STAGES)
+from service.bench.load import Target, closed_loop
+from service.bench.trace import Trace
 
 
 def main() -> None:
@@ -55,8 +24,19 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0)
     arguments = parser.parse_args()
-    result = asyncio.run(run_clients(arguments.url, arguments.clients, arguments.seconds))
-    json.dump(result, sys.stdout)
+    run = asyncio.run(
+        closed_loop(
+            Target(arguments.url),
+            Trace().bodies(),
+            users=arguments.clients,
+            seconds=arguments.seconds,
+        )
+    )
+    refused = [sample.status for sample in run.samples if sample.status != HTTPStatus.OK]
+    if refused:
+        sys.exit(f"the server refused {len(refused)} requests, the first with {refused[0]}")
+    samples = [(sample.latency_ms, sample.engine_ms) for sample in run.samples]
+    json.dump({"seconds": run.seconds, "samples": samples}, sys.stdout)
 
 
 if __name__ == "__main__":

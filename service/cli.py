@@ -1,4 +1,4 @@
-"""The command line: `instant-refine serve | refine | styles | models | doctor`."""
+"""The command line: `instant-refine serve | refine | bench | styles | models | doctor`."""
 
 from __future__ import annotations
 
@@ -113,6 +113,37 @@ def refine(  # noqa: PLR0917 - typer's options are all by name
     refine_file(
         picture, output, fields=fields, settings=settings, client=_client(settings), console=_err
     )
+
+
+@app.command()
+def bench(  # noqa: PLR0917 - as above
+    url: Annotated[str, typer.Argument(help="The server, such as http://127.0.0.1:8000")],
+    users: Annotated[int, typer.Option(min=1, help="Users who ask again when answered")] = 8,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Or requests a second, whatever is answered")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long to ask")] = 20.0,
+    size: Annotated[int, typer.Option(help="512, 640 or 1024")] = SIDES[0],
+    steps: Annotated[int, typer.Option(min=4, max=16)] = 4,
+    route: Annotated[str, typer.Option(help="The route to ask")] = "/lcm-instant-refine",
+    key: Annotated[str, typer.Option(envvar="REFINE_KEY", help="Bearer key")] = "",
+    picture: Annotated[Path | None, typer.Option(help="A picture to send; else noise")] = None,
+    limit_ms: Annotated[float, typer.Option(min=1, help="Goodput: pictures within it")] = 300.0,
+    *,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Mix steps, strength, sizes, ...")] = False,
+) -> None:
+    """Load a server, ours or another of the same API, and tell latency and throughput."""
+    from service.bench.command import bench as run_bench  # noqa: PLC0415
+    from service.bench.load import Load, Target  # noqa: PLC0415
+    from service.bench.trace import Trace  # noqa: PLC0415
+
+    if size not in SIDES:
+        _fail(f"--size must be one of {', '.join(map(str, SIDES))}", EXIT_USAGE)
+    trace = Trace(size, steps, mixed, picture=picture.read_bytes() if picture else None)
+    target = Target(url.rstrip("/"), "/" + route.lstrip("/"), key)
+    load = Load(users, rate, seconds)
+    has_pictures = run_bench(target, trace, load, limit_ms=limit_ms, out=_out, err=_err)
+    raise typer.Exit(0 if has_pictures else 1)
 
 
 @app.command()

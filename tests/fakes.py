@@ -28,7 +28,7 @@ class FakeEngineClient:
         self.is_open.set()
 
     async def start(self) -> None:
-        """There is nothing to start."""
+        self.loop = asyncio.get_running_loop()  # for tests that let it answer from their thread
 
     async def stop(self) -> None:
         """There is nothing to stop."""

@@ -1,0 +1,101 @@
+"""The load generator: what it asks, when, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.bench.load import NO_ANSWER, Run, Sample, Target, closed_loop, open_loop
+from service.bench.report import figures, percentile
+from service.bench.trace import Trace
+from service.errors import QueueFull
+from service.front.schemas import RefineRequest, parse_body
+from tests.fakes import FakeEngineClient
+from tests.servers import KEY, running_server
+
+COMMAND = Path(sys.executable).with_name("instant-refine")
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_a_trace_is_the_same_again_and_valid(is_mixed: bool) -> None:
+    """The same seed asks the same things, another one others, and the API takes them all."""
+
+    def head(seed: int) -> list[bytes]:
+        bodies = Trace(is_mixed=is_mixed, seed=seed).bodies()
+        return [json.dumps(body).encode() for body in itertools.islice(bodies, 12)]
+
+    first = head(1)
+    assert first == head(1)
+    assert first != head(2)
+    requests = [parse_body(body, RefineRequest) for body in first]
+    assert len({request.steps for request in requests}) > 1 or not is_mixed
+
+
+def test_the_users_of_a_closed_loop_ask_again_when_answered() -> None:
+    """Never more requests are open than there are users, and each is a sample."""
+    engine = FakeEngineClient()
+    with running_server(engine, api_keys=KEY) as url:
+        run = asyncio.run(closed_loop(Target(url, key=KEY), Trace().bodies(), users=3, seconds=0.5))
+    assert len(run.samples) == len(engine.asked) >= 3
+    assert {sample.status for sample in run.samples} == {200}
+    assert all(0 < sample.engine_ms <= 15 for sample in run.samples)  # the fake's stages
+
+
+def test_an_open_loop_does_not_wait_for_answers() -> None:
+    """Requests come at their own rate while the engine answers none; latency counts from then."""
+
+    async def scenario() -> tuple[int, Run]:
+        loading = asyncio.create_task(
+            open_loop(Target(url), Trace().bodies(), rate=40, seconds=1.0, seed=3)
+        )
+        await asyncio.sleep(1.5)
+        num_open = len(engine.asked)
+        engine.loop.call_soon_threadsafe(engine.is_open.set)
+        return num_open, await loading
+
+    engine = FakeEngineClient()
+    with running_server(engine) as url:
+        engine.is_open.clear()
+        num_open, run = asyncio.run(scenario())
+    assert 20 <= num_open == len(run.samples) <= 70
+    assert max(sample.latency_ms for sample in run.samples) > 1000
+
+
+def test_refusals_and_silence_are_told_apart() -> None:
+    """A refusal keeps its status, a server that is not there counts as no answer."""
+    engine = FakeEngineClient()
+    engine.refusals.append(QueueFull("full"))
+    with running_server(engine) as url:
+        run = asyncio.run(closed_loop(Target(url), Trace().bodies(), users=1, seconds=0.2))
+        assert run.samples[0].status == 503
+        assert run.samples[1].status == 200
+    gone = asyncio.run(closed_loop(Target(url), Trace().bodies(), users=1, seconds=0.01))
+    assert {sample.status for sample in gone.samples} == {NO_ANSWER}
+    assert figures(gone, 300)["pictures_per_s"] == 0
+
+
+def test_figures_count_goodput_and_percentiles() -> None:
+    """Only pictures within the limit are goodput; percentiles are of pictures alone."""
+    samples = [Sample(200, float(ms), 1.0) for ms in range(1, 101)] + [Sample(503, 9999.0)]
+    values = figures(Run(10.0, samples), limit_ms=50)
+    assert (values["pictures_per_s"], values["goodput_per_s"]) == (10.0, 5.0)
+    assert (values["p50_ms"], values["p99_ms"]) == (51.0, 100.0)
+    assert values["answers"] == "100 x 200, 1 x 503"
+    assert percentile([], 0.5) == 0.0
+
+
+def test_the_command_ends_in_a_line_of_json() -> None:
+    """`instant-refine bench` works against a server with a key, and says so by its exit code."""
+    with running_server(api_keys=KEY) as url:
+        words = [str(COMMAND), "bench", url, "--users", "2", "--seconds", "0.5"]
+        ended = subprocess.run([*words, "--key", KEY], capture_output=True, text=True, check=True)
+        refused = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert json.loads(ended.stdout)["pictures_per_s"] > 0
+    assert refused.returncode == 1
+    assert "401" in refused.stdout
