@@ -104,13 +104,14 @@ async def closed_loop(
     on_sample: OnSample = lambda _: None,
 ) -> Run:
     """Let each of `users` ask again as soon as it is answered, until the time is up."""
-    run, started = Run(), time.perf_counter()
+    run = Run()
 
     async def one_user() -> None:
         while time.perf_counter() - started < seconds:
             _keep(run, await target.ask(http, next(bodies), time.perf_counter()), on_sample)
 
     async with target.client() as http:
+        started = time.perf_counter()
         await asyncio.gather(*(one_user() for _ in range(users)))
     run.seconds = time.perf_counter() - started
     return run
@@ -126,13 +127,14 @@ async def open_loop(
     on_sample: OnSample = lambda _: None,
 ) -> Run:
     """Ask `rate` times a second on average, at random moments, whatever is still unanswered."""
-    run, started = Run(), time.perf_counter()
+    run = Run()
 
     async def one_request(due: float) -> None:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         _keep(run, await target.ask(http, next(bodies), due), on_sample)
 
     async with target.client() as http, asyncio.TaskGroup() as group:
+        started = time.perf_counter()
         for offset in _arrivals(rate, seconds, seed):
             group.create_task(one_request(started + offset))
     run.seconds = time.perf_counter() - started
