@@ -64,7 +64,7 @@ class LagMonitor:
 def our_server(monitor: LagMonitor) -> Iterator[str]:
     """Serve the bundled checkpoint from this process, its loop watched; yield the address."""
     settings = Settings(port=_PORT, dtype="float32", deadline_s=120)
-    app = create_app(settings, LocalEngineClient(settings.engine()))
+    app = create_app(settings, LocalEngineClient(settings.engines()[0]))
     server = create_server(app, settings)
 
     async def serve() -> None:

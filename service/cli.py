@@ -41,6 +41,10 @@ ModelOption = Annotated[
     typer.Option(help="Checkpoint: a catalogue name, a folder, or a hub id ORG/NAME[@REVISION]"),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
+DevicesOption = Annotated[
+    str | None,
+    typer.Option("--devices", "--device", help="auto, or cpu, cuda:0,cuda:1, ...: an engine each"),
+]
 
 
 def main() -> None:
@@ -56,7 +60,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
     model: ModelOption = None,
-    device: DeviceOption = None,
+    device: DevicesOption = None,
     *,
     pull: Annotated[bool, typer.Option(help="Download the checkpoint first if need be")] = False,
 ) -> None:
@@ -221,9 +225,9 @@ def _find_files(model: str, *, pull: bool) -> None:
 
 
 def _client(settings: Settings) -> Any:
-    from service.client import LocalEngineClient  # noqa: PLC0415
+    from service.pool import local_client  # noqa: PLC0415
 
-    return LocalEngineClient(settings.engine())
+    return local_client(settings)
 
 
 def _fail(message: str, exit_code: int = 1) -> NoReturn:

@@ -45,7 +45,10 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class EngineHealth:
-    """What is known of the engine: `phase` as its last heartbeat told, `message` why it failed."""
+    """What is known of the engine: `phase` as its last heartbeat told, `message` why it failed.
+
+    `members` are the engines behind it, where there are several.
+    """
 
     state: State
     phase: str = "none"
@@ -53,6 +56,7 @@ class EngineHealth:
     heartbeat: Heartbeat | None = None
     num_pending: int = 0
     message: str = ""
+    members: tuple[EngineHealth, ...] = ()
 
 
 class EngineClient(Protocol):

@@ -52,7 +52,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Look at everything that serving needs."""
     yield _python()
     yield _torch()
-    yield _device(settings)
+    for name in settings.devices():
+        yield _device(name, settings)
     yield _memory()
     yield _disk()
     yield _model(settings)
@@ -76,12 +77,12 @@ def _torch() -> Finding:
     return Finding("torch", f"{torch.__version__} (built for {built_for})", cure)
 
 
-def _device(settings: Settings) -> Finding:
+def _device(name: str, settings: Settings) -> Finding:
     try:
-        device = pick_device(settings.device)
+        device = pick_device(name)
         dtype = str(pick_dtype(settings.dtype, device)).removeprefix("torch.")
     except ValueError as error:
-        return Finding("device", settings.device, f"{error}; or set REFINE_DEVICE=auto")
+        return Finding("device", name, f"{error}; or set REFINE_DEVICE=auto")
     if device == "cpu":
         return Finding("device", f"cpu, {torch.get_num_threads()} threads, {dtype}")
     return Finding("device", f"{device}: {torch.cuda.get_device_name(device)}, {dtype}")

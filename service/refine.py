@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from models.catalog import CheckpointError, find_checkpoint
-from service.client import LocalEngineClient
+from service.client import EngineClient
 from service.front.images import Format, encode_image, read_picture, to_data_url
 from service.front.schemas import RefineRequest, parse_body, picture_parameters
 from service.jobs import Finished, GenerationParams, Pixels
@@ -32,7 +32,7 @@ def refine_file(
     *,
     fields: Mapping[str, Any],
     settings: Settings,
-    client: LocalEngineClient,
+    client: EngineClient,
     console: Console,
 ) -> None:
     """Refine `picture` into `output`, with a progress bar, and print seed and stages.
@@ -71,7 +71,7 @@ def _to_request(picture: Path, fields: Mapping[str, Any]) -> RefineRequest:
 
 
 async def _generate(
-    client: LocalEngineClient,
+    client: EngineClient,
     params: GenerationParams,
     image: Pixels,
     console: Console,

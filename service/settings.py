@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -48,7 +49,10 @@ class Settings(BaseSettings):
         description="Checkpoint: a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`",
     )
     device: str = Field(
-        "auto", description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, ..."
+        "auto",
+        min_length=1,
+        description="`auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1`, ...; several, "
+        "separated by commas, get an engine each",
     )
     dtype: DtypeName = Field(
         "auto",
@@ -59,7 +63,9 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         0, ge=0, le=64, description="Rows that share a UNet call; 0: 1 on a CPU, 8 on CUDA"
     )
-    num_threads: int = Field(0, ge=0, description="torch's threads in the engine; 0: one a core")
+    num_threads: int = Field(
+        0, ge=0, description="torch's threads in an engine; 0: the cores, shared among the engines"
+    )
     queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
     deadline_s: float = Field(
         30.0, gt=0, description="Seconds within which a refine must be answered, else 504"
@@ -94,17 +100,26 @@ class Settings(BaseSettings):
         """Return the names that a Host header may hold besides this machine's own."""
         return _listed(self.allowed_hosts.lower())
 
-    def engine(self) -> EngineSettings:
-        """Return the part that an engine process needs."""
-        return EngineSettings(
-            model=self.model,
-            device=self.device,
-            dtype=self.dtype,
-            max_batch=self.max_batch,
-            max_waiting=self.queue_size,
-            num_threads=self.num_threads,
-            log_format=self.log_format,
-        )
+    def devices(self) -> list[str]:
+        """Return the devices that get an engine each."""
+        return [device.strip() for device in self.device.split(",")]
+
+    def engines(self) -> list[EngineSettings]:
+        """Return the part that an engine process needs, for each device."""
+        devices = self.devices()
+        shared = max(1, (os.cpu_count() or 1) // len(devices)) if len(devices) > 1 else 0
+        return [
+            EngineSettings(
+                model=self.model,
+                device=device,
+                dtype=self.dtype,
+                max_batch=self.max_batch,
+                max_waiting=max(1, self.queue_size // len(devices)),
+                num_threads=self.num_threads or shared,
+                log_format=self.log_format,
+            )
+            for device in devices
+        ]
 
 
 def _listed(text: str) -> frozenset[str]:

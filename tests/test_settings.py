@@ -18,7 +18,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("REFINE_MAX_BATCH", "4")
     monkeypatch.setenv("REFINE_API_KEYS", " one, two ,,")
     settings = Settings()
-    assert (settings.engine().model, settings.engine().max_batch) == ("some/model", 4)
+    assert (settings.engines()[0].model, settings.engines()[0].max_batch) == ("some/model", 4)
     assert settings.keys() == {"one", "two"}
 
 
@@ -33,7 +33,7 @@ def test_settings_are_frozen_and_checked() -> None:
 def test_keys_never_show() -> None:
     """Neither the settings nor what the engine is started with show a key."""
     settings = Settings(api_keys="hush")
-    assert "hush" not in repr(settings) + settings.engine().model_dump_json()
+    assert "hush" not in repr(settings) + settings.engines()[0].model_dump_json()
 
 
 def test_the_readme_holds_the_table() -> None:

@@ -52,6 +52,7 @@ async def ready(request: Request) -> Response:
         "phase": health.phase,
         "reason": "" if is_ready else _reason(front, health),
         "pending": health.num_pending,
+        "engines": [_engine(member) for member in health.members or (health,)],
     }
     if is_ready:
         return json_response(json.dumps(content).encode())
@@ -66,6 +67,15 @@ def _reason(front: Front, health: EngineHealth) -> str:
         "restarting": f"the engine ended and is starting again: {health.phase}",
         "failed": "the engine could not start; its log says why",
     }.get(health.state, "the engine is not running")
+
+
+def _engine(health: EngineHealth) -> dict[str, Any]:
+    return {
+        "state": health.state,
+        "phase": health.phase,
+        "device": health.ready.device if health.ready else None,
+        "pending": health.num_pending,
+    }
 
 
 def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:
