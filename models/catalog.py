@@ -8,7 +8,7 @@ import tomllib
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BUNDLED = "bundled"
+Pace = Literal["refine", "live"]
+"""What a route's defaults are chosen for: quality, or latency."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?")
 
 
@@ -28,9 +31,19 @@ class Defaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    num_inference_steps: int = 4
+    num_inference_steps: int = 8
     strength: float = 0.5
     guidance_scale: float = 8.0
+    autoencoder: Literal["full", "tiny"] = "full"
+
+
+class LiveDefaults(BaseModel):
+    """Where the defaults of the live-canvas pass differ: it wants speed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_inference_steps: int = 4
+    autoencoder: Literal["full", "tiny"] = "tiny"
 
 
 class Checkpoint(BaseModel):
@@ -45,6 +58,13 @@ class Checkpoint(BaseModel):
     licence: str = "unknown"
     guidance_trained: tuple[float, float] | None = None
     defaults: Defaults = Defaults()
+    live: LiveDefaults = LiveDefaults()
+
+    def defaults_of(self, pace: Pace) -> Defaults:
+        """Return the defaults of a route that wants quality, or of one that wants speed."""
+        return (
+            self.defaults if pace == "refine" else self.defaults.model_copy(update=dict(self.live))
+        )
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,13 +17,18 @@ _SLOT = "{prompt}"
 
 
 class Style(BaseModel):
-    """How a style turns the caller's words into the prompt that the model reads."""
+    """How a style turns the caller's words into the prompt that the model reads.
+
+    `guidance` and `strength` are what a request gets that leaves them out, in its own units.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     title: str
     prompt: str
+    guidance: float | None = Field(None, ge=0.5, le=20)
+    strength: float | None = Field(None, ge=0.1, le=1)
 
     @field_validator("prompt")
     @classmethod

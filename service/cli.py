@@ -151,6 +151,19 @@ def bench(  # noqa: PLR0917 - as above
 
 
 @app.command()
+def inspect(
+    picture: Annotated[Path, typer.Argument(metavar="FILE", help="A picture of our making")],
+) -> None:
+    """Print the parameters that a picture was made with, as JSON."""
+    from service.front.images import read_metadata  # noqa: PLC0415
+
+    metadata = read_metadata(picture.read_bytes())
+    if metadata is None:
+        _fail(f"{picture} holds no parameters of instant-refine")
+    _out.print_json(data=metadata)
+
+
+@app.command()
 def styles() -> None:
     """List the styles and what each adds to a prompt."""
     table = Table("name", "title", "prompt")

@@ -6,6 +6,7 @@ A leaf of the import graph: no torch, no HTTP, no clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,22 @@ Origin = tuple[int, int]
 """The top left corner (y, x) of a row's part of its job's picture, in pixels."""
 
 
+Autoencoder = Literal["full", "tiny"]
+"""The checkpoint's own autoencoder, or the small one that stands beside it."""
+
+DEFAULT_MODEL = ""
+"""The first checkpoint of the engine, by whatever name."""
+
+
 @dataclass(frozen=True)
 class GenerationParams:
     """One request in the field's words, every value decided.
 
     `prompt` already stands in its style's template. A job is one or more rows of `height` x
     `width` pixels: `seeds` holds a seed for each, and `origins` where each lies in the job's
-    picture, which is larger than a row when the rows are tiles.
+    picture, which is larger than a row when the rows are tiles. `model` names a checkpoint that
+    the engine has loaded, `style` the LoRA that it may have for it. `negative_prompt` is None
+    where the request had none, which a checkpoint may tell from an empty one.
     """
 
     prompt: str
@@ -35,6 +45,10 @@ class GenerationParams:
     guidance_scale: float
     seeds: tuple[int, ...]
     origins: tuple[Origin, ...] = ((0, 0),)
+    model: str = DEFAULT_MODEL
+    style: str = "NONE"
+    autoencoder: Autoencoder = "full"
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,21 @@ class StageTimes:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job's pictures, uint8 [rows, H, W, 3], and what the caller should know of them."""
+    """A job's pictures, uint8 [rows, H, W, 3], and what the caller should know of them.
+
+    `guidance_scale` is the one that the model was given, None where it is the request's own;
+    `device_ms` the device's time that is this job's, where rows of several jobs share a call.
+    """
 
     job_id: str
     images: Pixels
     num_steps_run: int
     num_tokens_dropped: int
     times: StageTimes = field(default_factory=StageTimes)
+    autoencoder: Autoencoder = "full"
+    guidance_scale: float | None = None
+    reads_negative_prompt: bool = False
+    device_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.catalog import CheckpointError, find_checkpoint
+from models.catalog import CheckpointError
 from service.client import EngineClient
 from service.front.images import Format, encode_image, read_picture, to_data_url
 from service.front.schemas import RefineRequest, parse_body, picture_parameters
+from service.front.served import Served
 from service.jobs import Finished, GenerationParams, Pixels
 from service.jobs import Progress as StepsDone
 from service.settings import Settings
@@ -44,10 +45,9 @@ def refine_file(
     request = _to_request(picture, fields)
     height, width = request.size
     image = read_picture(request.image_data_url, height=height, width=width, path="$.IN")
-    checkpoint = find_checkpoint(settings.model)
-    params = request.to_params(checkpoint.defaults)
+    params = request.to_params(Served.of(settings).choose(request, "refine"))
     finished = asyncio.run(_generate(client, params, image, console))
-    metadata = picture_parameters(checkpoint.name, request, params, finished)
+    metadata = picture_parameters(request, params, finished)
     output.write_bytes(
         encode_image(
             finished.images[0],

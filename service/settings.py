@@ -86,6 +86,11 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(12 << 20, gt=0, description="Largest request body, else 413")
     jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of JPEG and WebP answers")
+    gpu_price_per_hour: float = Field(
+        0.0,
+        ge=0,
+        description="Dollars that an hour of the device costs you, told as `cost`; 0 tells none",
+    )
     embed_parameters: bool = Field(
         default=True,
         description="Write prompt, seed and the other parameters into the picture's EXIF",

@@ -7,6 +7,7 @@ on its own job alone, whatever else shares the batch, and a row that fails, fail
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class _JobState:
     images: dict[int, torch.Tensor] = field(default_factory=dict)  # by row, uint8 [H, W, 3]
     num_steps_done: int = 0
     times_ms: dict[str, float] = field(default_factory=dict)
+    device_ms: float = 0.0  # its share of what its rows took part in
 
 
 class Engine:
@@ -216,8 +218,10 @@ class Engine:
         )
         table.scatter(rows, latents)
         elapsed_ms = 1000 * (self._clock() - started)
-        for job_id in {row.job.id for row in rows}:
-            _add_time(self._states[job_id], "denoise_ms", elapsed_ms)
+        for job_id, num_rows in Counter(row.job.id for row in rows).items():
+            state = self._states[job_id]
+            _add_time(state, "denoise_ms", elapsed_ms)
+            state.device_ms += elapsed_ms * num_rows / len(rows)
 
     def _retire(self, rows: Sequence[Row]) -> None:
         """Decode rows that are done; a job with all its pictures is finished."""
@@ -248,6 +252,7 @@ class Engine:
             num_steps_run=num_steps,
             num_tokens_dropped=state.prompt.dropped[0] if state.prompt else 0,
             times=StageTimes(**state.times_ms),
+            device_ms=state.device_ms,
         )
 
     def _end(self, outcome: Outcome) -> None:
@@ -303,7 +308,9 @@ class Engine:
     def _timed(self, state: _JobState, stage: str) -> Iterator[None]:
         started = self._clock()
         yield
-        _add_time(state, stage, 1000 * (self._clock() - started))
+        elapsed_ms = 1000 * (self._clock() - started)
+        _add_time(state, stage, elapsed_ms)
+        state.device_ms += elapsed_ms
 
 
 def _add_time(state: _JobState, stage: str, elapsed_ms: float) -> None:

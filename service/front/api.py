@@ -116,7 +116,9 @@ def _shortened(request: Request, deadline_s: float) -> float:
 
 
 async def _refined(front: Front, route: Route, body: bytes, deadline: asyncio.Timeout) -> Response:
-    refined = await refine(front, lambda: read(parse_body(body, route.request)), deadline)
+    refined = await refine(
+        front, lambda: read(parse_body(body, route.request)), deadline, route.pace
+    )
     with refined.stages.measure("codec"):
         content = await front.encode(lambda: _to_json(refined))
     # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.

@@ -12,10 +12,10 @@ from fastapi import Security
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
-from models.catalog import find_checkpoint
 from service.client import EngineClient
 from service.errors import Draining
 from service.front.auth import KeyRing
+from service.front.served import Served
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class Front:
         self.settings = settings
         self.client = client
         self.keys = KeyRing(settings.keys())
-        self.checkpoint = find_checkpoint(settings.model)
+        self.served = Served.of(settings)
         self.is_draining = False
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()

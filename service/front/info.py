@@ -10,10 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from models.catalog import Checkpoint, load_catalog
-from models.styles import load_styles
 from service.client import EngineHealth
 from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
+from service.front.refining import ROUTES, Route
+from service.front.schemas import UpscaleRequest, upscale_strength
 
 router = APIRouter()
 
@@ -21,16 +22,17 @@ _RETRY_AFTER_S = "5"
 
 
 @router.get("/v1/styles", dependencies=[Depends(require_key)])
-async def styles() -> dict[str, Any]:
+async def styles(request: Request) -> dict[str, Any]:
     """List the styles and the templates that they put a prompt into."""
-    return {"styles": [style.model_dump() for style in load_styles().values()]}
+    styles = front_of(request).served.styles
+    return {"styles": [style.model_dump() for style in styles.values()]}
 
 
 @router.get("/v1/models", dependencies=[Depends(require_key)])
 async def models(request: Request) -> dict[str, Any]:
     """List the checkpoints that are known, and which one is loaded where."""
     front = front_of(request)
-    known = {**load_catalog(), front.checkpoint.name: front.checkpoint}
+    known = {**front.served.checkpoints, **load_catalog()}
     return {"models": [_describe(checkpoint, front) for checkpoint in known.values()]}
 
 
@@ -78,20 +80,27 @@ def _engine(health: EngineHealth) -> dict[str, Any]:
     }
 
 
+def _defaults(checkpoint: Checkpoint, route: Route) -> dict[str, Any]:
+    """Return what a request to a route gets that leaves the fields out, in the wire's words."""
+    defaults = checkpoint.defaults_of(route.pace)
+    is_upscale = route.request is UpscaleRequest
+    return {
+        "steps": defaults.num_inference_steps,
+        "strength": upscale_strength(None, is_creative=None) if is_upscale else defaults.strength,
+        "guidance": defaults.guidance_scale,
+        "autoencoder": defaults.autoencoder,
+    }
+
+
 def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:
     ready = front.client.health.ready
-    is_loaded = ready is not None and checkpoint.name == front.checkpoint.name
-    defaults = checkpoint.defaults
+    is_loaded = ready is not None and checkpoint.name in front.served.checkpoints
     return {
         "id": checkpoint.name,
         "title": checkpoint.title,
         "licence": checkpoint.licence,
         "guidanceTrained": checkpoint.guidance_trained,
-        "defaults": {
-            "steps": defaults.num_inference_steps,
-            "strength": defaults.strength,
-            "guidance": defaults.guidance_scale,
-        },
+        "defaults": {f"/{name}": _defaults(checkpoint, route) for name, route in ROUTES.items()},
         "loaded": is_loaded,
         "device": ready.device if ready and is_loaded else None,
         "dtype": ready.dtype if ready and is_loaded else None,

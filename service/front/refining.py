@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from models.catalog import Pace
 from service.client import EngineClient
 from service.errors import EngineRestarting
+from service.front.adjustments import find_adjustments
 from service.front.front import Front
 from service.front.images import Format, encode_image, read_picture
 from service.front.masks import composite, looks_inverted, read_mask
 from service.front.schemas import (
+    Cost,
     InpaintRequest,
     LcmGenerationJob,
     RefineRequest,
@@ -29,15 +32,16 @@ from service.settings import Settings
 
 @dataclass(frozen=True)
 class Route:
-    """What a request may hold, and the seconds within which it is answered."""
+    """What a request may hold, the seconds within which it is answered, and its defaults."""
 
     request: type[RefineRequest]
     deadline_s: Callable[[Settings], float]
+    pace: Pace = "refine"
 
 
 ROUTES: Final = {
     "lcm-instant-refine": Route(RefineRequest, lambda settings: settings.deadline_s),
-    "generations-lcm": Route(RefineRequest, lambda settings: settings.live_deadline_s),
+    "generations-lcm": Route(RefineRequest, lambda settings: settings.live_deadline_s, "live"),
     "lcm-inpainting": Route(InpaintRequest, lambda settings: settings.deadline_s),
     "lcm-upscale": Route(UpscaleRequest, lambda settings: settings.upscale_deadline_s),
 }
@@ -85,15 +89,18 @@ class Refined:
     stages: Stages
 
 
-async def refine(front: Front, read: Callable[[], Asked], deadline: asyncio.Timeout) -> Refined:
+async def refine(
+    front: Front, read: Callable[[], Asked], deadline: asyncio.Timeout, pace: Pace = "refine"
+) -> Refined:
     """Make the pictures that `read` asks for; it runs on a thread that may decode.
 
-    Raises what `read` and the engine's client raise. Cancelling the call aborts the job.
+    `pace` is the route's, and decides what absent fields mean. Raises what `read` and the engine's
+    client raise. Cancelling the call aborts the job.
     """
     stages = Stages()
     with stages.measure("decode"):
         asked = await front.decode(read)
-    params = asked.request.to_params(front.checkpoint.defaults)
+    params = asked.request.to_params(front.served.choose(asked.request, pace))
     finished = await _generate(front.client, params, asked, deadline)
     stages.add_engine(finished)
     with stages.measure("codec"):
@@ -139,29 +146,48 @@ async def _generate(
 def _write(
     front: Front, asked: Asked, params: GenerationParams, finished: Finished
 ) -> tuple[list[bytes], LcmGenerationJob]:
-    parameters = picture_parameters(front.checkpoint.name, asked.request, params, finished)
-    picture = encode_image(
-        _joined(asked, params, finished),
-        format=asked.request.output_format or "jpeg",
-        quality=front.settings.jpeg_quality,
-        metadata=parameters if front.settings.embed_parameters else None,
-    )
-    return [picture], _describe(asked, params, finished)
+    request, settings = asked.request, front.settings
+    files = [
+        encode_image(
+            pixels,
+            format=request.output_format or "jpeg",
+            quality=request.output_quality or settings.jpeg_quality,
+            metadata=picture_parameters(request, params, finished, index)
+            if settings.embed_parameters
+            else None,
+        )
+        for index, pixels in enumerate(_joined(asked, params, finished))
+    ]
+    return files, _describe(asked, params, finished, settings.gpu_price_per_hour)
 
 
-def _joined(asked: Asked, params: GenerationParams, finished: Finished) -> Pixels:
-    """Make one picture [H, W, 3] of a job's rows: tiles are blended, masks laid over the input."""
+def _joined(asked: Asked, params: GenerationParams, finished: Finished) -> Iterable[Pixels]:
+    """Make pictures [H, W, 3] of a job's rows: tiles are blended, masks laid over the input."""
+    mask = asked.mask
     if isinstance(asked.request, UpscaleRequest):
-        return blend_tiles(finished.images, params.origins, *asked.request.size)
-    if asked.mask is not None:
-        return composite(asked.image, finished.images[0], asked.mask)
-    first: Pixels = finished.images[0]
-    return first
+        return [blend_tiles(finished.images, params.origins, *asked.request.size)]
+    if mask is not None:
+        return [composite(asked.image, row, mask) for row in finished.images]
+    return list(finished.images)
 
 
-def _describe(asked: Asked, params: GenerationParams, finished: Finished) -> LcmGenerationJob:
+def _cost(device_ms: float, price_per_hour: float) -> Cost | None:
+    """Return the price of the device's time, to a billionth of a dollar."""
+    if not price_per_hour:
+        return None
+    amount = f"{price_per_hour * device_ms / 3_600_000:.9f}"
+    return Cost(amount=amount.rstrip("0").rstrip("."))
+
+
+def _describe(
+    asked: Asked, params: GenerationParams, finished: Finished, price_per_hour: float
+) -> LcmGenerationJob:
+    is_several = (asked.request.num_images or 1) > 1
     return LcmGenerationJob(
         request_timestamp=asked.request.request_timestamp,
+        cost=_cost(finished.device_ms, price_per_hour),
+        seeds=list(params.seeds) if is_several else None,
+        adjustments=find_adjustments(asked.request, params, finished),
         seed=params.seeds[0],
         steps_run=finished.num_steps_run,
         prompt_tokens_dropped=finished.num_tokens_dropped,

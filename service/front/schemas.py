@@ -10,19 +10,19 @@ import json
 import math
 import re
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from models.catalog import Defaults
-from models.styles import load_styles
+from models.catalog import Checkpoint, Defaults
+from models.styles import Style, load_styles
 from service.errors import BadRequest, ValidationFailed
 from service.front.images import Format
 from service.front.tiles import TILE_SIDE, plan_tiles
-from service.jobs import Finished, GenerationParams
+from service.jobs import Autoencoder, Finished, GenerationParams
 
 MAX_SEED = 9_999_999_998
 MAX_PROMPT_CHARS = 1500
@@ -34,15 +34,31 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 DEFAULT_REFINE_STRENGTH = 0.6
 _LEFT_OUT_WHEN_ABSENT = (
     "requestTimestamp", "generationId", "variationId", "generatedImageId", "maskLooksInverted",
+    "seeds", "adjustments",
 )  # fmt: skip
 
 SIDES = (512, 640, 1024)
+MAX_IMAGES = 4
+_OURS = "(an extension of this service)"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of the server's own tables a request is made with, and its route's defaults."""
+
+    checkpoint: Checkpoint
+    style: Style
+    defaults: Defaults
 
 
 def _printable(text: str) -> str:
     if _CONTROL.search(text):
         raise ValueError("control character")
     return text
+
+
+Prompt = Annotated[str, AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
 def _served_side(pixels: int) -> int:
@@ -53,12 +69,6 @@ def _served_side(pixels: int) -> int:
 
 # Not a Literal: pydantic takes 512.0 for Literal[512] even when strict.
 Side = Annotated[int, AfterValidator(_served_side), Field(json_schema_extra={"enum": list(SIDES)})]
-
-
-def _known_style(name: str) -> str:
-    if name not in load_styles():
-        raise ValueError("unknown style")
-    return name
 
 
 def _finite_timestamp(value: str | float) -> str:
@@ -80,7 +90,7 @@ class RefineRequest(BaseModel):
     image_data_url: str = Field(
         description="a JPEG, PNG or WebP picture as a data URL or bare base64"
     )
-    prompt: Annotated[str, AfterValidator(_printable)] = Field(
+    prompt: Prompt = Field(
         max_length=MAX_PROMPT_CHARS,
         description=f"text of at most {MAX_PROMPT_CHARS} characters, without control characters",
     )
@@ -99,13 +109,33 @@ class RefineRequest(BaseModel):
     )
     steps: int | None = Field(None, ge=4, le=16, description="an integer from 4 to 16")
     strength: float | None = Field(None, ge=0.1, le=1, description="a number from 0.1 to 1")
-    style: Annotated[str, AfterValidator(_known_style)] | None = Field(
+    # Which names there are is known where the server's own styles and checkpoints are.
+    style: Name | None = Field(
         None,
-        description="one of " + ", ".join(load_styles()),
-        json_schema_extra={"enum": [*load_styles(), None]},
+        description="the name of a style, see /v1/styles",
+        json_schema_extra={"examples": [*load_styles()]},
     )
-    output_format: Format | None = Field(
-        None, description="one of jpeg, png and webp (an extension of this service)"
+    output_format: Format | None = Field(None, description=f"one of jpeg, png and webp {_OURS}")
+    output_quality: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description=f"an integer from 1 to 100, for a JPEG or WebP answer {_OURS}",
+    )
+    num_images: int | None = Field(
+        None, ge=1, le=MAX_IMAGES, description=f"an integer from 1 to {MAX_IMAGES} {_OURS}"
+    )
+    negative_prompt: Prompt | None = Field(
+        None,
+        max_length=MAX_PROMPT_CHARS,
+        description=f"text of at most {MAX_PROMPT_CHARS} characters, without control characters "
+        f"{_OURS}",
+    )
+    model_id: Name | None = Field(
+        None, description=f"the id of a checkpoint that is loaded, see /v1/models {_OURS}"
+    )
+    autoencoder: Autoencoder | None = Field(
+        None, description=f"full or tiny: the checkpoint's own, or the fast one {_OURS}"
     )
 
     @property
@@ -113,17 +143,23 @@ class RefineRequest(BaseModel):
         """Height and width of the answer in pixels."""
         return self.height or 512, self.width or 512
 
-    def to_params(self, defaults: Defaults) -> GenerationParams:
-        """Decide every value: the style's template, the checkpoint's defaults, a random seed."""
+    def to_params(self, chosen: Chosen) -> GenerationParams:
+        """Decide every value: what the request says, else its style, else the route's default."""
         height, width = self.size
+        style, defaults = chosen.style, chosen.defaults
+        seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed
         return GenerationParams(
-            prompt=load_styles()[self.style or "NONE"].apply(self.prompt),
+            prompt=style.apply(self.prompt),
             height=height,
             width=width,
             num_inference_steps=self.steps or defaults.num_inference_steps,
-            strength=self.strength or defaults.strength,
-            guidance_scale=self.guidance or defaults.guidance_scale,
-            seeds=(secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed,),
+            strength=self.strength or style.strength or defaults.strength,
+            guidance_scale=self.guidance or style.guidance or defaults.guidance_scale,
+            seeds=tuple((seed + row) % (MAX_SEED + 1) for row in range(self.num_images or 1)),
+            model=chosen.checkpoint.name,
+            style=style.name,
+            autoencoder=self.autoencoder or defaults.autoencoder,
+            negative_prompt=self.negative_prompt,
         )
 
 
@@ -144,6 +180,9 @@ class UpscaleRequest(RefineRequest):
     refine_strength: float | None = Field(
         None, ge=0.5, le=0.9, description="a number from 0.5 to 0.9"
     )
+    num_images: int | None = Field(
+        None, ge=1, le=1, description=f"1: an upscale is one picture {_OURS}"
+    )
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,23 +190,44 @@ class UpscaleRequest(RefineRequest):
         height, width = super().size
         return 2 * height, 2 * width
 
-    def to_params(self, defaults: Defaults) -> GenerationParams:
+    def to_params(self, chosen: Chosen) -> GenerationParams:
         """Decide every value: tiles of one seed, and a strength that leaves the picture its own.
 
-        A `strength` in the request holds as it stands. Without one it is half of `refineStrength`,
-        or eight tenths of it where `refineCreative` is set.
+        A `strength` in the request holds as it stands.
         """
-        params = super().to_params(defaults)
-        share = 0.8 if self.refine_creative else 0.5
+        params = super().to_params(chosen)
+        mapped = upscale_strength(self.refine_strength, is_creative=self.refine_creative)
         origins = plan_tiles(*self.size)
         return replace(
             params,
             height=TILE_SIDE,
             width=TILE_SIDE,
-            strength=self.strength or share * (self.refine_strength or DEFAULT_REFINE_STRENGTH),
+            strength=self.strength or mapped,
             seeds=params.seeds * len(origins),
             origins=origins,
         )
+
+
+class Cost(BaseModel):
+    """What a job cost its operator, in the hosted shape."""
+
+    amount: str = Field(examples=["0.00003"])
+    unit: Literal["DOLLARS"] = "DOLLARS"
+
+
+class Adjustment(BaseModel):
+    """A field that was clamped, mapped or ignored: `used` is null where it was ignored."""
+
+    field: str
+    asked: str | int | float
+    used: str | int | float | None
+    reason: str
+
+
+def upscale_strength(refine_strength: float | None, *, is_creative: bool | None) -> float:
+    """Map the route's two fields to a strength: half of one, eight tenths with the other."""
+    share = 0.8 if is_creative else 0.5
+    return share * (refine_strength or DEFAULT_REFINE_STRENGTH)
 
 
 class LcmGenerationJob(BaseModel):
@@ -175,15 +235,23 @@ class LcmGenerationJob(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
-    image_data_url: list[str] = Field(default_factory=list, description="the picture, one data URL")
+    image_data_url: list[str] = Field(
+        default_factory=list, description="the pictures, a data URL each"
+    )
     request_timestamp: str | None = Field(
         None, description="the request's, as text; left out when the request had none"
     )
     api_credit_cost: None = None
-    cost: None = None
+    cost: Cost | None = Field(
+        None, description="the device's time at REFINE_GPU_PRICE_PER_HOUR; null without a price"
+    )
     seed: int = Field(description="the seed that was used, drawn at random where none was given")
     steps_run: int = Field(description="UNet steps run; fewer than asked where strength is small")
     prompt_tokens_dropped: int = Field(description="tokens beyond what the text encoder reads")
+    seeds: list[int] | None = Field(None, description="of several pictures, the seed of each")
+    adjustments: list[Adjustment] | None = Field(
+        None, description="what was asked for and not done as asked; left out when there is none"
+    )
     generation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
     variation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
     generated_image_id: str | None = Field(None, description="upscale alone: a UUID")
@@ -221,19 +289,22 @@ class RefineResponse(BaseModel):
 
 
 def picture_parameters(
-    model: str, request: RefineRequest, params: GenerationParams, finished: Finished
+    request: RefineRequest, params: GenerationParams, finished: Finished, index: int = 0
 ) -> dict[str, str | int | float]:
-    """Return what a picture is told of its own making, in the words of the wire."""
+    """Return what the picture `index` is told of its own making, in the words of the wire."""
     height, width = request.size
+    negative = params.negative_prompt if finished.reads_negative_prompt else None
     return {
-        "model": model,
+        "model": params.model,
         "prompt": request.prompt,
+        **({} if negative is None else {"negativePrompt": negative}),
         "style": request.style or "NONE",
         "steps": params.num_inference_steps,
         "stepsRun": finished.num_steps_run,
         "strength": params.strength,
         "guidance": params.guidance_scale,
-        "seed": params.seeds[0],
+        "seed": params.seeds[index],
+        "autoencoder": finished.autoencoder,
         "width": width,
         "height": height,
     }

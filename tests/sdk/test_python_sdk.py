@@ -18,7 +18,7 @@ from leonardo_ai_sdk.utils import BackoffStrategy, RetryConfig
 from leonardo_ai_sdk.utils.unmarshal_json_response import unmarshal_json_response
 from pydantic.alias_generators import to_snake
 
-from models.catalog import load_catalog
+from models.catalog import Defaults, Pace, load_catalog
 from models.styles import load_styles
 from service.errors import QueueFull
 from tests.fakes import FakeEngineClient
@@ -152,13 +152,18 @@ def test_the_least_request_is_told_its_seed(
     wire.check_seed_is_told(response.raw_response.text, engine)
 
 
+def _defaults_of(route: str) -> Defaults:
+    pace: Pace = "live" if route == "/generations-lcm" else "refine"
+    return load_catalog()["pocket"].defaults_of(pace)
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_nulls_are_absent(address: str, engine: FakeEngineClient, route: str) -> None:
     """The nulls that the SDK sends for what is None get the checkpoint's defaults."""
     response = call(address, route, NULLS)
     assert json.loads(response.raw_response.request.content) == NULLS
     wire.check_picture(response.object.lcm_generation_job.model_dump(by_alias=True), engine)
-    params, defaults = wire.the_asked(engine), load_catalog()["pocket"].defaults
+    params, defaults = wire.the_asked(engine), _defaults_of(route)
     assert (params.height, params.width) == (512, 512)
     assert params.num_inference_steps == defaults.num_inference_steps
     assert params.strength == defaults.strength

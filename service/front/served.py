@@ -1,0 +1,51 @@
+"""What this server serves, by name: its checkpoints and its styles. A name is never a path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from models.catalog import Checkpoint, Pace, find_checkpoint
+from models.styles import Style, load_styles
+from service.errors import ValidationFailed
+from service.front.schemas import Chosen, RefineRequest
+from service.settings import Settings
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Served:
+    """The tables that a request's names are looked up in; the first checkpoint is the default."""
+
+    checkpoints: Mapping[str, Checkpoint]
+    styles: Mapping[str, Style]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Served:
+        """Read the tables. Raises CheckpointError for a checkpoint that nobody knows."""
+        found = find_checkpoint(settings.model)
+        return cls({found.name: found}, load_styles())
+
+    @property
+    def default(self) -> Checkpoint:
+        """The checkpoint of requests that name none."""
+        return next(iter(self.checkpoints.values()))
+
+    def choose(self, request: RefineRequest, pace: Pace) -> Chosen:
+        """Look up what a request names, and the defaults of its route's pace.
+
+        Raises ValidationFailed for a style or checkpoint that is not served.
+        """
+        checkpoint = self.default
+        if request.model_id is not None:
+            checkpoint = _look_up(request.model_id, self.checkpoints, "modelId")
+        style = _look_up(request.style or "NONE", self.styles, "style")
+        return Chosen(checkpoint, style, checkpoint.defaults_of(pace))
+
+
+def _look_up(name: str, table: Mapping[str, Row], field: str) -> Row:
+    if name not in table:
+        raise ValidationFailed(f"{field} must be one of {', '.join(table)}", path=f"$.{field}")
+    return table[name]
