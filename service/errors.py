@@ -48,6 +48,13 @@ class AccessDenied(RefineError):
     code = "access-denied"
 
 
+class OriginRefused(RefineError):
+    """A page of another site asked, with its visitor's browser."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "access-denied"
+
+
 class NotFound(RefineError):
     status = HTTPStatus.NOT_FOUND
     code = "not-found"
@@ -85,6 +92,11 @@ class _TryLater(RefineError):
 
 class QueueFull(_TryLater):
     code = "overloaded"
+
+
+class RateLimited(_TryLater):
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "rate-limited"
 
 
 class EngineStarting(_TryLater):

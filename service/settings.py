@@ -44,6 +44,17 @@ class Settings(BaseSettings):
         description="Names besides this machine's own that a Host header may hold while there are "
         "no keys, comma-separated",
     )
+    allowed_origins: str = Field(
+        "",
+        description="Origins of pages besides the service's own that may open `/v1/realtime`, "
+        "such as `https://canvas.example`, comma-separated",
+    )
+    max_sockets: int = Field(
+        64,
+        ge=1,
+        description="Sockets of `/v1/realtime` that may be open; more are closed with 1013",
+    )
+    max_sockets_per_key: int = Field(16, ge=1, description="The same for the sockets of one key")
     model: str = Field(
         "pocket",
         description="Checkpoint: a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`",
@@ -104,6 +115,10 @@ class Settings(BaseSettings):
     def hosts(self) -> frozenset[str]:
         """Return the names that a Host header may hold besides this machine's own."""
         return _listed(self.allowed_hosts.lower())
+
+    def origins(self) -> frozenset[str]:
+        """Return the origins of pages that may open sockets besides the service's own."""
+        return _listed(self.allowed_origins.lower())
 
     def devices(self) -> list[str]:
         """Return the devices that get an engine each."""

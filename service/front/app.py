@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.client import EngineClient
-from service.front import api, info
+from service.front import api, info, realtime
 from service.front.access import AccessLog
 from service.front.answers import UnforeseenErrors, install_error_handlers
 from service.front.front import Front
@@ -44,6 +44,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(api.router)
     app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(info.router)
+    app.include_router(realtime.router)
     app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(AccessLog)  # outermost: the last one added

@@ -22,19 +22,30 @@ class KeyRing:
     def is_open(self) -> bool:
         return not self._digests
 
-    def check(self, request: Request) -> None:
-        """Let a request pass that carries a known key as `Authorization: Bearer KEY`.
+    def check(self, request: Request) -> bytes | None:
+        """Return the holder of the key that a request carries as `Authorization: Bearer KEY`.
 
-        Raises AccessDenied otherwise. Reads the headers alone.
+        None where no key is needed. Raises AccessDenied for another key or none. Reads the
+        headers alone.
         """
         if self.is_open:
-            return
+            return None
         headers = request.headers.getlist("authorization")
         scheme, _, key = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-        presented = _digest(key.strip().encode("latin-1", "replace"))
-        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
-        if scheme.lower() != "bearer" or not any(matches):
+        holder = self.holder_of(key.strip().encode("latin-1", "replace"))
+        if scheme.lower() != "bearer" or holder is None:
             raise AccessDenied("a valid key is required: send Authorization: Bearer KEY")
+        return holder
+
+    def holder_of(self, key: bytes) -> bytes | None:
+        """Return what a known key's holder is told from others by; None for an unknown key."""
+        presented = _digest(key)
+        matches = [hmac.compare_digest(presented, digest) for digest in self._digests]
+        return presented if any(matches) else None
+
+    def knows(self, holder: bytes) -> bool:
+        """Tell whether a holder's key is still accepted."""
+        return holder in self._digests
 
 
 def is_loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,12 +11,15 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Security
 from fastapi.security import HTTPBearer
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from service.client import EngineClient
 from service.errors import Draining
 from service.front.auth import KeyRing
+from service.front.pacing import Cadence
+from service.front.seats import Seats
 from service.front.served import Served
+from service.front.tickets import TicketBox
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -33,6 +37,9 @@ class Front:
         self.keys = KeyRing(settings.keys())
         self.served = Served.of(settings)
         self.is_draining = False
+        self.tickets: TicketBox[bytes | None] = TicketBox()
+        self.seats = Seats(settings.max_sockets, settings.max_sockets_per_key)
+        self.cadences: defaultdict[str, Cadence] = defaultdict(Cadence)
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -51,7 +58,7 @@ class Front:
         the engine would refuse with, before anything of the request is read.
         """
         if self.is_draining:
-            raise _about_to_end()
+            raise about_to_end()
         self.client.check_accepts()
         task = current_task()
         self._active.add(task)
@@ -62,7 +69,7 @@ class Front:
             if not self.is_draining:
                 raise
             task.uncancel()
-            raise _about_to_end() from None
+            raise about_to_end() from None
         finally:
             self._active.discard(task)
             if not self._active:
@@ -98,15 +105,16 @@ def current_task() -> asyncio.Task[Any]:
     return task
 
 
-def _about_to_end() -> Draining:
+def about_to_end() -> Draining:
+    """Return what callers are told while the service drains."""
     return Draining(
         "the service is about to end, try another one", retry_after_s=_DRAIN_RETRY_AFTER_S
     )
 
 
-def front_of(request: Request) -> Front:
-    """Return the front that serves a request."""
-    front: Front = request.app.state.front
+def front_of(connection: HTTPConnection) -> Front:
+    """Return the front that serves a request or a socket."""
+    front: Front = connection.app.state.front
     return front
 
 

@@ -24,7 +24,11 @@ class HostGuard:
         self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and self._is_open and not self._is_known(Headers(scope=scope)):
+        if (
+            scope["type"] != "lifespan"
+            and self._is_open
+            and not self._is_known(Headers(scope=scope))
+        ):
             refusal = BadRequest("the Host header names another machine; see REFINE_ALLOWED_HOSTS")
             await error_response(refusal)(scope, receive, send)
             return

@@ -13,6 +13,7 @@ from models.catalog import Checkpoint, load_catalog
 from service.client import EngineHealth
 from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
+from service.front.health import health_of
 from service.front.refining import ROUTES, Route
 from service.front.schemas import UpscaleRequest, upscale_strength
 
@@ -46,29 +47,13 @@ async def live() -> dict[str, bool]:
 async def ready(request: Request) -> Response:
     """Tell whether a picture can be made now, and if not, why not."""
     front = front_of(request)
-    health = front.client.health
-    is_ready = health.state == "serving" and not front.is_draining
-    content = {
-        "ready": is_ready,
-        "state": "draining" if front.is_draining else health.state,
-        "phase": health.phase,
-        "reason": "" if is_ready else _reason(front, health),
-        "pending": health.num_pending,
-        "engines": [_engine(member) for member in health.members or (health,)],
-    }
-    if is_ready:
-        return json_response(json.dumps(content).encode())
-    return json_response(json.dumps(content).encode(), 503, {"Retry-After": _RETRY_AFTER_S})
-
-
-def _reason(front: Front, health: EngineHealth) -> str:
-    if front.is_draining:
-        return "the service is about to end"
-    return {
-        "starting": f"the engine is starting: {health.phase}",
-        "restarting": f"the engine ended and is starting again: {health.phase}",
-        "failed": "the engine could not start; its log says why",
-    }.get(health.state, "the engine is not running")
+    health = health_of(front)
+    engine = front.client.health
+    engines = [_engine(member) for member in engine.members or (engine,)]
+    content = json.dumps({**health.to_content(), "engines": engines}).encode()
+    if health.ready:
+        return json_response(content)
+    return json_response(content, 503, {"Retry-After": _RETRY_AFTER_S})
 
 
 def _engine(health: EngineHealth) -> dict[str, Any]:

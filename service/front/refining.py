@@ -74,6 +74,10 @@ class Stages:
         for name, elapsed_ms in vars(finished.times).items():
             self.elapsed_ms[name.removesuffix("_ms")] = elapsed_ms
 
+    def rounded(self) -> dict[str, float]:
+        """Return the stages to a tenth of a millisecond."""
+        return {name: round(ms, 1) for name, ms in self.elapsed_ms.items()}
+
     def server_timing(self) -> str:
         """Return the value of a `Server-Timing` header."""
         return ", ".join(f"{name};dur={ms:.1f}" for name, ms in self.elapsed_ms.items())

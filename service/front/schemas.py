@@ -327,7 +327,15 @@ def parse_body(body: bytes, model: type[Request]) -> Request:
     Raises BadRequest for what is not one JSON object with each known key once, ValidationFailed
     for a value of the wrong type or out of its bounds.
     """
-    content = _parse_json(body)
+    try:
+        content = parse_json(body.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise BadRequest("the body must be one JSON object in UTF-8") from None
+    return validate(content, model)
+
+
+def validate(content: dict[str, Any], model: type[Request]) -> Request:
+    """Hold JSON against its model. Raises BadRequest, ValidationFailed."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -339,17 +347,16 @@ class _DuplicateKeyError(ValueError):
     pass
 
 
-def _parse_json(body: bytes) -> dict[str, Any]:
+def parse_json(text: str, *, what: str = "body") -> dict[str, Any]:
+    """Read one JSON object, each key once. `what` it is stands in errors. Raises BadRequest."""
     try:
-        content = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_int=_bounded_int
-        )
+        content = json.loads(text, object_pairs_hook=_unique_keys, parse_int=_bounded_int)
     except _DuplicateKeyError:
-        raise BadRequest("the body names a field twice") from None
+        raise BadRequest(f"the {what} names a field twice") from None
     except (ValueError, RecursionError):
-        raise BadRequest("the body must be one JSON object in UTF-8") from None
+        raise BadRequest(f"the {what} must be one JSON object in UTF-8") from None
     if not isinstance(content, dict):
-        raise BadRequest("the body must be one JSON object in UTF-8")
+        raise BadRequest(f"the {what} must be one JSON object in UTF-8")
     return content
 
 

@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.front.front import Front
+from service.front.sockets import MAX_MESSAGE_BYTES, WatchedWebSocket
 from service.settings import Settings
 
 _SWITCH_S = 0.0005
@@ -88,7 +89,9 @@ def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
         host=settings.host,
         port=settings.port,
         http="httptools",
-        ws="none",
+        ws=WatchedWebSocket,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # pictures are compressed already, and bombs are not
         lifespan="on",
         log_config=None,
         access_log=False,

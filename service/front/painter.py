@@ -1,0 +1,277 @@
+"""One open socket: frames come in, run one at a time, and each is answered once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections import Counter
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from service.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    Draining,
+    EngineRestarting,
+    EngineStarting,
+    QueueFull,
+    RefineError,
+)
+from service.front.frames import LIVE_ROUTE, Assembler, Frame, Refusal
+from service.front.front import Front
+from service.front.health import health_of
+from service.front.pacing import Cadence
+from service.front.refining import ROUTES, Refined, read, refine
+from service.front.sessions import Replaced, Session
+from service.front.sockets import MAX_MESSAGE_BYTES
+
+WATCH_S: Final = 1.0
+"""How often keys and the engine's state are looked at."""
+
+MAX_STRIKES: Final = 3
+_RETRY_S: Final = 0.1
+_REFUSALS: Final = (QueueFull, EngineStarting, EngineRestarting)
+
+DENIED: Final = 4401
+POLICY_VIOLATION: Final = 1008
+SERVICE_RESTART: Final = 1012
+
+_log = structlog.get_logger(__name__)
+
+
+class Closing(Exception):
+    """The socket is to be closed with a code, after the reason has been told."""
+
+    def __init__(self, code: int, reason: RefineError) -> None:
+        super().__init__(reason.message)
+        self.code = code
+        self.reason = reason
+
+
+class Painter:
+    """Whoever draws at the other end of a socket.
+
+    `holder` is that of the key, None without keys; `counts` are of the messages sent, for the log.
+    """
+
+    def __init__(
+        self, websocket: WebSocket, front: Front, holder: bytes | None, counts: Counter[str]
+    ) -> None:
+        self._websocket = websocket
+        self._front = front
+        self._holder = holder
+        self._session = Session()
+        self._assembler = Assembler(self._session.open)
+        self._cadences: dict[str, Cadence] = {}
+        self._offered = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._last: tuple[Frame, Refined] | None = None
+        self._turn_began = 0.0
+        self._counts = counts
+
+    async def serve(self) -> None:
+        """Serve until the end. Raises Closing or WebSocketDisconnect."""
+        await self._tell("ready", **self._welcome())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for loop in (self._read(), self._work(), self._watch()):
+                    tasks.create_task(loop)
+        except BaseExceptionGroup as group:
+            ends, unforeseen = group.split((Closing, WebSocketDisconnect))
+            if unforeseen is not None or ends is None:
+                raise
+            raise ends.exceptions[0] from None
+
+    def _welcome(self) -> dict[str, Any]:
+        settings = self._front.settings
+        limits = {
+            "messageBytes": MAX_MESSAGE_BYTES,
+            "strikes": MAX_STRIKES,
+            "deadlineS": {name: route.deadline_s(settings) for name, route in ROUTES.items()},
+        }
+        return {**self._status(), **self._cadence_of(LIVE_ROUTE).to_content(), "limits": limits}
+
+    def _cadence_of(self, route: str) -> Cadence:
+        """Return the painter's own pace, which begins as that of all painters."""
+        return self._cadences.setdefault(route, Cadence(self._front.cadences[route].mean_ms))
+
+    # What comes in.
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                raise WebSocketDisconnect(message["code"])
+            text = message.get("text")
+            if text is None:
+                outcomes = self._assembler.take_file(message["bytes"])
+            else:
+                outcomes = self._assembler.take_text(text)
+            for outcome in outcomes:
+                if isinstance(outcome, Frame):
+                    await self._offer(outcome)
+                else:
+                    await self._refuse(outcome)
+
+    async def _offer(self, frame: Frame) -> None:
+        replaced = self._session.offer(frame)
+        self._offered.set()
+        await self._tell_replaced(replaced)
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        if refusal.is_strike:
+            self._counts["strikes"] += 1
+            if self._counts["strikes"] >= MAX_STRIKES:
+                raise Closing(POLICY_VIOLATION, refusal.error)
+        await self._tell_error(refusal.error, refusal.frame_id)
+
+    # What runs.
+
+    async def _work(self) -> None:
+        while True:
+            await self._offered.wait()
+            self._turn_began = time.monotonic()
+            while (frame := self._session.waiting) is not None:
+                if await self._is_taken(frame):
+                    await self._run()
+            self._offered.clear()
+
+    async def _is_taken(self, frame: Frame) -> bool:
+        """Tell whether it makes sense to let a frame run now; if not, a moment has passed.
+
+        While the engine takes nothing a frame waits, where a newer one can take its place.
+        """
+        if self._is_repeated(frame) or self._has_waited_long(frame):
+            return True
+        try:
+            self._front.client.check_accepts()
+        except _REFUSALS:
+            await asyncio.sleep(_RETRY_S)
+            return False
+        return True
+
+    def _has_waited_long(self, frame: Frame) -> bool:
+        waited_s = time.monotonic() - self._turn_began
+        return self._front.is_draining or waited_s > self._deadline_s(frame)
+
+    def _deadline_s(self, frame: Frame) -> float:
+        return ROUTES[frame.route].deadline_s(self._front.settings)
+
+    async def _run(self) -> None:
+        """Let the waiting frame run and answer it.
+
+        It waits again where another caller took the engine's last place before it. Raises Closing
+        when the service is about to end.
+        """
+        frame = self._session.start()
+        try:
+            await self._answer(frame)
+        except RefineError as error:
+            if isinstance(error, QueueFull) and not self._has_waited_long(frame):
+                await self._tell_replaced(self._session.defer())
+                await asyncio.sleep(_RETRY_S)
+                return
+            await self._tell_error(error, frame.id)
+            if isinstance(error, Draining):
+                raise Closing(SERVICE_RESTART, error) from None
+        self._session.finish()
+        self._turn_began = time.monotonic()
+
+    async def _answer(self, frame: Frame) -> None:
+        if self._last is not None and self._is_repeated(frame):
+            await self._tell_result(frame, self._last[1], {"repeated": True, "stages": {}})
+            return
+        started = time.perf_counter()
+        with self._front.active_request():
+            refined = await self._refine(frame)
+            elapsed_ms = 1000 * (time.perf_counter() - started)
+            for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):
+                cadence.add(elapsed_ms)
+            self._last = frame, refined
+            # Within, so that a drain waits until it is sent.
+            await self._tell_result(frame, refined, {"stages": refined.stages.rounded()})
+
+    async def _refine(self, frame: Frame) -> Refined:
+        try:
+            async with asyncio.timeout(self._deadline_s(frame)) as deadline:
+                decode = partial(read, frame.request, frame.file)
+                return await refine(self._front, decode, deadline, ROUTES[frame.route].pace)
+        except TimeoutError:
+            raise DeadlineExceeded("the picture was not ready within the deadline") from None
+        except RefineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the frame gets an answer
+            request_id = uuid.uuid4().hex
+            _log.error("an unforeseen error", request_id=request_id, exc_info=error)
+            sentence = f"something unforeseen went wrong; the log has it as {request_id}"
+            raise RefineError(sentence) from None
+
+    def _is_repeated(self, frame: Frame | None) -> bool:
+        return (
+            frame is not None and self._last is not None and frame.asks_the_same_as(self._last[0])
+        )
+
+    # What is told.
+
+    async def _watch(self) -> None:
+        told = self._status()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self._holder is not None and not self._front.keys.knows(self._holder):
+                raise Closing(DENIED, AccessDenied("the key is no longer valid"))
+            if self._front.is_draining and self._session.is_idle:
+                raise Closing(SERVICE_RESTART, Draining("the service is about to end"))
+            status = self._status()
+            if status != told:
+                told = status
+                await self._tell("status", **status)
+
+    def _status(self) -> dict[str, Any]:
+        return health_of(self._front).to_content()
+
+    async def _tell_result(self, frame: Frame, refined: Refined, content: dict[str, Any]) -> None:
+        timestamp = frame.request.request_timestamp
+        job = refined.job.model_copy(update={"request_timestamp": timestamp}).to_content()
+        del job["imageDataUrl"]  # the binary messages that follow
+        await self._tell(
+            "result",
+            *refined.pictures,
+            id=frame.id,
+            pictures=len(refined.pictures),
+            format=refined.format,
+            **job,
+            **self._cadence_of(frame.route).to_content(),
+            **content,
+        )
+
+    async def _tell_replaced(self, replaced: Replaced | None) -> None:
+        if replaced is not None:
+            await self._tell("replaced", id=replaced.id, by=replaced.by)
+
+    async def _tell_error(self, error: RefineError, frame_id: int | None) -> None:
+        await self._tell("error", **error_content(error), **_id(frame_id))
+
+    async def _tell(self, kind: str, *files: bytes, **content: Any) -> None:
+        """Send a message and the files that belong to it, with no other message in between."""
+        self._counts[kind] += 1
+        async with self._sending:
+            await self._websocket.send_text(json.dumps({"type": kind, **content}))
+            for file in files:
+                await self._websocket.send_bytes(file)
+
+
+def error_content(error: RefineError) -> dict[str, Any]:
+    """Return what a message of type error holds."""
+    content: dict[str, Any] = {"error": error.message, "path": error.path, "code": error.code}
+    if error.retry_after_s is not None:
+        content["retryAfterS"] = error.retry_after_s
+    return content
+
+
+def _id(frame_id: int | None) -> dict[str, int]:
+    return {} if frame_id is None else {"id": frame_id}

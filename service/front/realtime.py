@@ -1,0 +1,130 @@
+"""The realtime door: tickets, and how a WebSocket is opened and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from contextlib import suppress
+from typing import Final
+
+import structlog
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from service.errors import AccessDenied, RateLimited, RefineError
+from service.front.answers import error_response, json_response
+from service.front.frames import Hello, read_hello
+from service.front.front import Front, about_to_end, front_of, require_key
+from service.front.origins import check_origin
+from service.front.painter import DENIED, Closing, Painter, error_content
+from service.front.tickets import LIFETIME_S
+
+HELLO_S: Final = 5.0
+TRY_AGAIN_LATER: Final = 1013
+UNFORESEEN: Final = 1011
+_MAX_REASON_BYTES: Final = 123  # RFC 6455, 5.5
+
+_log = structlog.get_logger("access")
+
+router = APIRouter()
+
+
+class TicketResponse(BaseModel):
+    """What a page shows in place of a key in its first message."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    ticket: str = Field(description="opens one socket, once")
+    expires_in_s: float = Field(description="seconds within which it must be used")
+
+
+@router.post("/v1/tickets", dependencies=[Depends(require_key)], response_model=TicketResponse)
+async def tickets(request: Request) -> Response:
+    """Give a ticket for one socket of `/v1/realtime`, for who should not hold the key."""
+    front = front_of(request)
+    ticket = front.tickets.issue(front.keys.check(request), time.monotonic())
+    answer = TicketResponse(ticket=ticket, expires_in_s=LIFETIME_S)
+    content = answer.model_dump_json(by_alias=True).encode()
+    return json_response(content, headers={"Cache-Control": "no-store"})
+
+
+@router.websocket("/v1/realtime")
+async def realtime(websocket: WebSocket) -> None:
+    """Serve one painter. The protocol is in docs/realtime.md."""
+    started = time.monotonic()
+    counts: Counter[str] = Counter()
+    try:
+        code = await _serve(websocket, counts)
+    except RefineError as refusal:
+        await websocket.send_denial_response(error_response(refusal))
+        code = refusal.status
+    elapsed_ms = round(1000 * (time.monotonic() - started), 1)
+    _log.info("socket", route="/v1/realtime", code=int(code), elapsed_ms=elapsed_ms, **counts)
+
+
+async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
+    """Serve until the end; return the closing code. Raises what is refused before it is open."""
+    front = front_of(websocket)
+    check_origin(websocket.headers, front.settings.origins())
+    if front.is_draining:
+        raise about_to_end()
+    try:
+        with front.seats.stranger():
+            await websocket.accept()
+            holder = await _greeted(websocket, front)
+        with front.seats.taken_by(holder):
+            await Painter(websocket, front, holder, counts).serve()
+    except RateLimited as full:
+        if websocket.application_state is WebSocketState.CONNECTING:
+            raise
+        return await _close(websocket, Closing(TRY_AGAIN_LATER, full))
+    except WebSocketDisconnect as gone:
+        return gone.code
+    except Closing as closing:
+        return await _close(websocket, closing)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the socket is closed properly
+        _log.error("an unforeseen error", exc_info=error)
+        return await _close(websocket, Closing(UNFORESEEN, RefineError("something went wrong")))
+    raise AssertionError("a painter was served to no end")
+
+
+async def _greeted(websocket: WebSocket, front: Front) -> bytes | None:
+    """Wait for the greeting; return whose key it shows. Raises Closing or WebSocketDisconnect."""
+    try:
+        async with asyncio.timeout(HELLO_S):
+            message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        return _holder_of(read_hello(message.get("text") or ""), front)
+    except TimeoutError:
+        late = AccessDenied(f"the first message must come within {HELLO_S:.0f} seconds")
+        raise Closing(DENIED, late) from None
+    except RefineError as error:
+        raise Closing(DENIED, error) from None
+
+
+def _holder_of(hello: Hello, front: Front) -> bytes | None:
+    if front.keys.is_open:
+        return None
+    holder = front.keys.holder_of((hello.key or "").strip().encode(errors="replace"))
+    if hello.ticket is not None:
+        holder = front.tickets.redeem(hello.ticket, time.monotonic())
+    if holder is None or not front.keys.knows(holder):
+        raise AccessDenied("a valid key or an unused ticket of the last 30 seconds is required")
+    return holder
+
+
+async def _close(websocket: WebSocket, closing: Closing) -> int:
+    """Tell why, and close. The reason of the code itself is short, and browsers often drop it."""
+    content = {"type": "error", **error_content(closing.reason)}
+    reason = closing.reason.message.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+    with suppress(WebSocketDisconnect):
+        await websocket.send_text(json.dumps(content))
+        await websocket.close(closing.code, reason)
+    return closing.code

@@ -1,0 +1,75 @@
+"""uvicorn's WebSocket protocol with a deadline for readers who have stopped reading."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+MAX_MESSAGE_BYTES = 4 << 20
+
+STALL_S = 5.0
+"""How long a reader may take less than `_LEAST_BYTES` while more than that waits for him."""
+
+_LEAST_BYTES = 16 << 10
+_LAST_WORDS_S = 2.0
+_TRY_AGAIN_LATER = 1013
+
+_log = logging.getLogger("service.front.sockets")
+_log.setLevel(logging.WARNING)  # uvicorn tells each path with its query, where keys may stand
+
+
+class WatchedWebSocket(WebSocketsSansIOProtocol):
+    """A socket that ends when its peer stops reading.
+
+    Without this `send` would wait for ever, and so would a close: both wait for the buffer.
+    """
+
+    _watch: asyncio.TimerHandle | None = None
+    _has_given_up = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.logger = _log
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._look_again()
+
+    def resume_writing(self) -> None:
+        self._look_no_more()
+        super().resume_writing()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if self._has_given_up:
+            raise ClientDisconnected
+        await super().send(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._look_no_more()
+        super().connection_lost(exc)
+
+    def _look_again(self) -> None:
+        before = self.transport.get_write_buffer_size()
+        self._watch = self.loop.call_later(STALL_S, self._judge, before)
+
+    def _look_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _judge(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() >= _LEAST_BYTES:
+            self._look_again()
+            return
+        self._has_given_up = True
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": _TRY_AGAIN_LATER})
+        if not self.close_sent:  # read by a peer who wakes up just now
+            self.conn.send_close(_TRY_AGAIN_LATER, "answers were not read")
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
+        self._watch = self.loop.call_later(_LAST_WORDS_S, self.transport.abort)

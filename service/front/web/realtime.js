@@ -1,0 +1,152 @@
+// A client of /v1/realtime; docs/realtime.md has the protocol.
+//
+//   const live = new Realtime({ authenticate: async () => ({ key }) });
+//   live.addEventListener("result", ({ detail }) => show(detail.id, detail.files[0]));
+//   live.connect();
+//   live.send({ prompt: "a boat", seed: 7 }, blob);
+//
+// Events, each with a `detail`: `state` ({ state, code, reason }), and every message of the server
+// by its type (`ready`, `status`, `result`, `replaced`, `error`). A result carries its pictures as
+// `files`, a list of Blobs.
+
+const FIRST_BACKOFF_MS = 250;
+const LAST_BACKOFF_MS = 10_000;
+const DRAINED_MS = 20; // how often the way out is looked at while it is full
+const FINAL_CODES = [4401, 1008]; // the key is refused, or this page sends what it should not
+
+export class Realtime extends EventTarget {
+  #url;
+  #authenticate;
+  #WebSocket;
+  #socket = null;
+  #timer = null; // to connect again
+  #flushTimer = null;
+  #backoffMs = FIRST_BACKOFF_MS;
+  #lastId = 0;
+  #newestResult = -1;
+  #unsent = null; // the newest frame that has not left
+  #unanswered = new Map(); // frames that have left, by id
+  #result = null; // a result some of whose files are still to come
+
+  /** @param authenticate returns { key }, { ticket } or {}, anew for every connection. */
+  constructor({ url = defaultUrl(), authenticate = () => ({}), WebSocket = globalThis.WebSocket } = {}) {
+    super();
+    this.#url = url;
+    this.#authenticate = authenticate;
+    this.#WebSocket = WebSocket;
+    this.state = "closed"; // or connecting, open, waiting (to connect again), denied
+  }
+
+  connect() {
+    clearTimeout(this.#timer);
+    if (this.#socket) return;
+    const socket = new this.#WebSocket(this.#url);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = async () => {
+      const shown = await Promise.resolve(this.#authenticate()).catch(() => ({}));
+      if (socket === this.#socket) socket.send(JSON.stringify({ type: "hello", ...shown }));
+    };
+    socket.onmessage = ({ data }) => {
+      if (socket === this.#socket) typeof data === "string" ? this.#read(data) : this.#readFile(data);
+    };
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#onClose(code, reason);
+    this.#socket = socket;
+    this.#enter("connecting");
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close(1000);
+    this.#enter("closed");
+  }
+
+  /** Ask for a picture; return its id. A frame that cannot leave yet gives way to the next one. */
+  send(fields, file = null) {
+    const frame = { id: ++this.#lastId, fields, file };
+    const older = this.#unsent;
+    this.#unsent = frame;
+    if (older) this.#emitReplaced(older.id, frame.id);
+    this.#flush();
+    return frame.id;
+  }
+
+  #flush() {
+    clearTimeout(this.#flushTimer);
+    const frame = this.#unsent;
+    if (!frame || this.state !== "open") return;
+    if (this.#socket.bufferedAmount > 0) { // a slow line: what leaves next had better be the newest
+      this.#flushTimer = setTimeout(() => this.#flush(), DRAINED_MS);
+      return;
+    }
+    this.#unsent = null;
+    this.#unanswered.set(frame.id, frame);
+    const header = { type: "frame", id: frame.id, ...frame.fields, ...(frame.file && { binary: true }) };
+    this.#socket.send(JSON.stringify(header));
+    if (frame.file) this.#socket.send(frame.file);
+  }
+
+  #read(text) {
+    const message = JSON.parse(text);
+    if (message.type === "ready") {
+      this.#backoffMs = FIRST_BACKOFF_MS;
+      this.#enter("open");
+      this.#emit("ready", message);
+      this.#flush();
+    } else if (message.type === "result") {
+      this.#result = { ...message, files: [] };
+    } else {
+      if (message.id !== undefined) this.#unanswered.delete(message.id);
+      this.#emit(message.type, message);
+    }
+  }
+
+  #readFile(data) {
+    const result = this.#result;
+    if (!result) return;
+    result.files.push(new Blob([data], { type: `image/${result.format}` }));
+    if (result.files.length < result.pictures) return;
+    this.#result = null;
+    this.#unanswered.delete(result.id);
+    if (result.id <= this.#newestResult) return; // never an older picture over a newer one
+    this.#newestResult = result.id;
+    this.#emit("result", result);
+  }
+
+  #onClose(code, reason) {
+    this.#socket = this.#result = null;
+    this.#takeBack();
+    if (FINAL_CODES.includes(code)) {
+      return this.#enter(code === 4401 ? "denied" : "closed", { code, reason });
+    }
+    this.#enter("waiting", { code, reason });
+    this.#timer = setTimeout(() => this.connect(), this.#backoffMs * (0.5 + Math.random() / 2));
+    this.#backoffMs = Math.min(2 * this.#backoffMs, LAST_BACKOFF_MS);
+  }
+
+  /** What was on its way is lost: the newest of it is sent again, the others give way to it. */
+  #takeBack() {
+    const lost = [...this.#unanswered.values(), ...(this.#unsent ? [this.#unsent] : [])];
+    this.#unanswered.clear();
+    this.#unsent = lost.pop() ?? null;
+    for (const { id } of lost) this.#emitReplaced(id, this.#unsent.id);
+  }
+
+  #enter(state, detail = {}) {
+    this.state = state;
+    this.#emit("state", { state, ...detail });
+  }
+
+  #emitReplaced(id, by) {
+    this.#emit("replaced", { type: "replaced", id, by });
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+function defaultUrl() {
+  return new URL("/v1/realtime", location.href.replace(/^http/, "ws")).href;
+}
