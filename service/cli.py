@@ -61,6 +61,9 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on")] = None,
     model: ModelOption = None,
     device: DevicesOption = None,
+    ray: Annotated[
+        str | None, typer.Option(help="Run engines on a Ray cluster: local, auto or its address")
+    ] = None,
     *,
     pull: Annotated[bool, typer.Option(help="Download the checkpoint first if need be")] = False,
 ) -> None:
@@ -68,7 +71,7 @@ def serve(
     from service.front.app import create_app  # noqa: PLC0415 - each command loads what it needs
     from service.front.server import create_server  # noqa: PLC0415
 
-    settings = _settings(host=host, port=port, model=model, device=device)
+    settings = _settings(host=host, port=port, model=model, device=device, ray=ray)
     if not settings.keys() and not is_loopback(settings.host):
         _fail(
             f"{settings.host} is reachable from other machines: set REFINE_API_KEYS to serve "
@@ -238,6 +241,10 @@ def _find_files(model: str, *, pull: bool) -> None:
 
 
 def _client(settings: Settings) -> Any:
+    if settings.ray:
+        from service.cluster.app import cluster_client  # noqa: PLC0415
+
+        return cluster_client(settings)
     from service.pool import local_client  # noqa: PLC0415
 
     return local_client(settings)

@@ -77,6 +77,17 @@ class Settings(BaseSettings):
     num_threads: int = Field(
         0, ge=0, description="torch's threads in an engine; 0: the cores, shared among the engines"
     )
+    ray: str = Field(
+        "",
+        description="`local`, `auto` or the address of a Ray cluster to run engines on; none: they "
+        "run on this machine, without Ray",
+    )
+    ray_min_engines: int = Field(1, ge=0, description="Engines that Ray keeps running")
+    ray_max_engines: int = Field(1, ge=1, description="Engines that Ray starts under load, at most")
+    ray_gpus_per_engine: float = Field(
+        0.0, ge=0, description="GPUs of an engine on Ray, a fraction of one allowed; 0: the CPU"
+    )
+    ray_cpus_per_engine: float = Field(1.0, gt=0, description="Cores of an engine on Ray")
     queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
     deadline_s: float = Field(
         30.0, gt=0, description="Seconds within which a refine must be answered, else 504"
