@@ -1,0 +1,241 @@
+// Wires the page together: what is made here, and which one hears of which.
+
+import { Access } from "./access.js";
+import { Api } from "./api.js";
+import { Drawing } from "./canvas.js";
+import { byId, on, popover } from "./dom.js";
+import { DOODLES, drawDoodle } from "./doodles.js";
+import { Jobs } from "./jobs.js";
+import { listenToKeys } from "./keys.js";
+import { Live } from "./live.js";
+import { Notices } from "./notices.js";
+import { Palette } from "./palette.js";
+import { Panel } from "./panel.js";
+import { takePictures } from "./pictures.js";
+import { CodeDialog, download, savePicture } from "./saving.js";
+import { INPAINT_ROUTE, LIVE_ROUTE, REFINE_ROUTE, Settings, randomSeed } from "./settings.js";
+import { bindDialogs, buildExamples, buildKeyList } from "./sheets.js";
+import { Status } from "./status.js";
+import { choices } from "./storage.js";
+import { Strip } from "./strip.js";
+import { bindTheme } from "./theme.js";
+import { Pointer, Toolbox } from "./tools.js";
+import { HttpTransport } from "./transport.js";
+import { VIEWS, View } from "./view.js";
+import { Viewport } from "./viewport.js";
+import { Work } from "./work.js";
+
+const settings = new Settings();
+const toolbox = new Toolbox();
+const drawing = new Drawing(byId("paint"), byId("mask"));
+const stage = byId("stage");
+const viewport = new Viewport(stage);
+const notices = new Notices(byId("notices"), byId("voice"));
+const status = new Status();
+const strip = new Strip(byId("strip"));
+const view = new View({
+  stage,
+  canvas: byId("result"),
+  caption: byId("caption"),
+  split: byId("split-at"),
+  lens: byId("lens-at"),
+});
+const access = new Access(byId("key-dialog"));
+const api = new Api({ key: () => access.key, onLocked: lock });
+const transport = new HttpTransport(api);
+const live = new Live({ drawing, settings, transport });
+const jobs = new Jobs({ api, drawing, settings, live, view });
+const work = new Work({ drawing, settings, toolbox, view });
+const panel = new Panel(settings);
+const pointer = new Pointer({
+  surface: byId("surface"), ring: byId("ring"), drawing, toolbox, viewport,
+  say: (text) => notices.say(text),
+});
+const code = new CodeDialog(
+  () => jobs.request(toolbox.state.layer === "mask" && drawing.hasMask ? INPAINT_ROUTE : REFINE_ROUTE),
+  notices,
+);
+const popovers = ["pill:status-sheet", "examples:examples-sheet", "save:save-sheet"].map((pair) =>
+  popover(...pair.split(":").map(byId)),
+);
+new Palette(toolbox);
+
+function lock() {
+  status.connection("locked", "key needed");
+  access.ask();
+}
+
+/** Show a picture; one that was settled on or asked for joins the strip. */
+async function take(picture, isNewest = true) {
+  status.picture(picture);
+  if (picture.route !== LIVE_ROUTE) strip.add(picture);
+  if (!isNewest) return;
+  await view.show(picture);
+  if (picture.maskLooksInverted) notices.show("The mask is mostly white. Is it inverted?");
+  work.changed();
+}
+
+function save(format) {
+  if (!view.picture) return notices.show("There is no refined picture yet.");
+  return view.busy(savePicture(api, view.picture, format)).catch((error) => notices.fail(error));
+}
+
+function choose(doodle) {
+  settings.set({ prompt: doodle.prompt, style: doodle.style, background: doodle.background });
+  drawing.redraw((context, width, height) => drawDoodle(context, doodle, width, height));
+}
+
+function pause() {
+  live.pause(!live.isPaused);
+  const name = live.isPaused ? "play" : "pause";
+  byId("pause").setAttribute("aria-pressed", live.isPaused);
+  byId("pause").querySelector("use").setAttribute("href", `web/icons.svg#${name}`);
+  status.paused(live.isPaused);
+}
+
+function setView(mode) {
+  view.mode = mode;
+  document.querySelector(`input[name="view"][value="${view.mode}"]`).checked = true;
+  choices.set("view", view.mode);
+}
+
+function openPanel(isOpen) {
+  byId("panel").classList.toggle("is-open", isOpen);
+  byId("panel-toggle").setAttribute("aria-expanded", isOpen);
+}
+
+function escape() {
+  if (popovers.some((sheet) => sheet.close())) return;
+  if (pointer.cancel() || jobs.cancel()) return;
+  openPanel(false);
+  notices.clear();
+}
+
+/** Draw what a picture was made of, and set what it was made with. */
+async function restore() {
+  const { fields, files, seed } = view.picture;
+  settings.set({ ...fields, seed });
+  drawing.place(await createImageBitmap(files.imageDataUrl));
+}
+
+function onDrawing() {
+  stage.classList.toggle("is-drawing", drawing.isDrawing);
+}
+
+function onHistory() {
+  byId("undo").disabled = !drawing.history.canUndo;
+  byId("redo").disabled = !drawing.history.canRedo;
+}
+
+function onResize() {
+  const { width, height } = drawing;
+  stage.style.setProperty("--ratio", width / height);
+  settings.set({ width, height }); // an undo may have brought the old size back
+}
+
+function onSettings({ detail: names }) {
+  const { width, height, background, prompt } = settings.values;
+  if (names.has("width") || names.has("height")) drawing.resize(width, height);
+  if (names.has("background")) {
+    drawing.background = background;
+    byId("background").value = background;
+  }
+  if (names.has("prompt") && byId("prompt").value !== prompt) byId("prompt").value = prompt;
+}
+
+const actions = {
+  brush: () => toolbox.set({ tool: "brush" }),
+  eraser: () => toolbox.set({ tool: "eraser" }),
+  picker: () => toolbox.set({ tool: "picker" }),
+  fill: () => toolbox.set({ tool: "fill" }),
+  mask: () => toolbox.set({ tool: "mask" }),
+  swap: () => toolbox.swapColours(),
+  thinner: () => toolbox.scaleSize(-1),
+  thicker: () => toolbox.scaleSize(1),
+  undo: () => drawing.history.undo(),
+  redo: () => drawing.history.redo(),
+  clear: () => drawing.clear(toolbox.state.layer),
+  newSeed: () => settings.set({ seed: randomSeed() }),
+  refine: () => jobs.refine(),
+  pause,
+  nextView: () => setView(VIEWS[(VIEWS.indexOf(view.mode) + 1) % VIEWS.length]),
+  fit: () => viewport.fit(),
+  save: () => save("jpeg"),
+  help: () => byId("help-dialog").showModal(),
+  escape,
+};
+
+function bindButtons() {
+  for (const name of ["undo", "redo", "clear", "pause", "help"]) on(name, "click", actions[name]);
+  on("inpaint", "click", () => jobs.inpaint());
+  on("upscale", "click", () => jobs.upscale());
+  on("mask-invert", "click", () => drawing.invertMask());
+  on("mask-clear", "click", () => drawing.clear("mask"));
+  on("to-canvas", "click", () => drawing.place(view.toCanvas()));
+  on("restore", "click", restore);
+  on("code", "click", () => code.open());
+  on("save-jpeg", "click", () => save("jpeg"));
+  on("save-png", "click", () => save("png"));
+  on("save-drawing", "click", async () => download(await drawing.toPng(), "drawing.png"));
+  on("panel-toggle", "click", () => openPanel(!byId("panel").classList.contains("is-open")));
+  on("panel-close", "click", () => openPanel(false));
+  on("background", "input", ({ target }) => settings.set({ background: target.value }));
+  byId("views").addEventListener("change", ({ target }) => setView(target.value));
+}
+
+function bindPrompt() {
+  on("prompt", "input", ({ target }) => settings.set({ prompt: target.value }));
+  on("prompt", "keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    byId("prompt-form").requestSubmit();
+  });
+  on("prompt-form", "submit", (event) => {
+    event.preventDefault();
+    jobs.refine();
+  });
+}
+
+/** Learn what the service has to offer, and begin to paint live. */
+async function connect() {
+  try {
+    const [styles, model] = await Promise.all([api.styles(), api.model()]);
+    panel.showStyles(styles);
+    if (model) panel.showModel(model);
+    status.connection("connected");
+    transport.open();
+  } catch (error) {
+    if (error.status !== 401) notices.fail(error);
+  }
+}
+
+drawing.addEventListener("change", onDrawing);
+drawing.addEventListener("history", onHistory);
+drawing.addEventListener("resize", onResize);
+settings.addEventListener("change", onSettings);
+live.addEventListener("picture", ({ detail }) => take(detail));
+live.addEventListener("failure", ({ detail }) => notices.fail(detail));
+live.addEventListener("frame", () => status.frames(live.counts));
+strip.addEventListener("choose", ({ detail }) => view.show(detail));
+access.addEventListener("key", connect);
+jobs.onPicture = take;
+jobs.onError = (error) => notices.fail(error);
+
+bindTheme();
+bindDialogs();
+bindButtons();
+bindPrompt();
+buildKeyList();
+buildExamples(choose);
+takePictures((picture) => drawing.place(picture), (text) => notices.show(text, { isError: true }));
+listenToKeys(actions, viewport);
+setView(choices.get("view") ?? "split");
+onHistory();
+drawing.background = settings.values.background;
+byId("background").value = settings.values.background;
+if (!(await work.restore())) {
+  choose(DOODLES[0]);
+  drawing.history.clear();
+}
+work.watch();
+await connect();

@@ -1,0 +1,355 @@
+// The drawing: a layer of paint over a background colour, a mask above it, and strokes on either.
+
+import { floodRegion } from "./filling.js";
+import { History } from "./history.js";
+
+const JPEG_QUALITY = 0.9;
+const MASK_COLOUR = "#ff2d78"; // shown half transparent; what counts is where it is
+
+/** Tells of each change by a `change` event, while a stroke is drawn too. */
+export class Drawing extends EventTarget {
+  #layers;
+  #base = document.createElement("canvas"); // the layer as it was before the stroke
+  #ink = document.createElement("canvas"); // the stroke alone, opaque
+  #stroke = null;
+  #background = "#ffffff";
+
+  constructor(paintCanvas, maskCanvas) {
+    super();
+    // Desynchronized: the pen's line does not wait for the page to be composed.
+    const options = { desynchronized: true, willReadFrequently: true };
+    this.#layers = {
+      paint: paintCanvas.getContext("2d", options),
+      mask: maskCanvas.getContext("2d", options),
+    };
+    this.history = new History((entry) => this.#swap(entry), () => this.#tell("history"));
+    this.resize(512, 512, { remember: false });
+  }
+
+  get width() {
+    return this.#layers.paint.canvas.width;
+  }
+
+  get height() {
+    return this.#layers.paint.canvas.height;
+  }
+
+  get background() {
+    return this.#background;
+  }
+
+  set background(colour) {
+    this.#background = colour;
+    this.#layers.paint.canvas.style.background = colour;
+    this.#tell();
+  }
+
+  get isDrawing() {
+    return this.#stroke !== null;
+  }
+
+  /** Begin a stroke on a layer: {layer, colour, opacity, isEraser}. */
+  beginStroke(style) {
+    const { canvas } = this.#layers[style.layer];
+    copyInto(this.#base, canvas);
+    this.#ink.width = canvas.width;
+    this.#ink.height = canvas.height;
+    const ink = this.#ink.getContext("2d", { willReadFrequently: true });
+    const colour = style.layer === "mask" ? MASK_COLOUR : style.colour;
+    Object.assign(ink, { lineCap: "round", lineJoin: "round", strokeStyle: colour });
+    this.#stroke = { ...style, ink, dirty: null };
+  }
+
+  /** Add curves to the stroke: [{from, control, to, width}]. Only their region is drawn anew. */
+  addCurves(curves) {
+    const { ink } = this.#stroke;
+    let dirty = null;
+    for (const { from, control, to, width } of curves) {
+      ink.lineWidth = width;
+      ink.beginPath();
+      ink.moveTo(from.x, from.y);
+      ink.quadraticCurveTo(control.x, control.y, to.x, to.y);
+      ink.stroke();
+      dirty = joined(dirty, boundsOf([from, control, to], width));
+    }
+    this.#compose(dirty);
+  }
+
+  /** Take the stroke's ink away, to draw it otherwise: a straight line follows the pointer. */
+  restartStroke() {
+    const { ink, dirty } = this.#stroke;
+    ink.clearRect(0, 0, this.width, this.height);
+    if (dirty) this.#compose(dirty);
+  }
+
+  endStroke() {
+    const { layer, dirty } = this.#stroke;
+    this.#stroke = null;
+    const region = dirty && clipped(dirty, this.width, this.height);
+    if (region) this.#remember(layer, region, this.#base.getContext("2d"));
+    this.#tell();
+  }
+
+  cancelStroke() {
+    const { layer, dirty } = this.#stroke;
+    this.#stroke = null;
+    const region = dirty && clipped(dirty, this.width, this.height);
+    if (region) copyRegion(this.#layers[layer], this.#base, region);
+    this.#tell();
+  }
+
+  /** Fill the region of one colour around a point. */
+  fill(x, y, { layer, colour, opacity }) {
+    const picture = this.flattened().getContext("2d");
+    const { width, height } = this;
+    const region = floodRegion(picture.getImageData(0, 0, width, height), x, y);
+    const ink = inkOf(region, layer === "mask" ? MASK_COLOUR : colour, width);
+    const box = { x: region.left, y: region.top, width: ink.width, height: ink.height };
+    const context = this.#layers[layer];
+    this.#remember(layer, box, context);
+    context.globalAlpha = layer === "mask" ? 1 : opacity;
+    context.drawImage(ink, box.x, box.y);
+    context.globalAlpha = 1;
+    this.#tell();
+  }
+
+  colourAt(x, y) {
+    const { data } = this.flattened().getContext("2d").getImageData(x, y, 1, 1);
+    return `#${[...data.slice(0, 3)].map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+  }
+
+  clear(layer) {
+    this.#whole(layer, (context) => context.clearRect(0, 0, this.width, this.height));
+  }
+
+  invertMask() {
+    this.#whole("mask", (context) => {
+      context.globalCompositeOperation = "xor"; // what both have goes, what one has stays
+      context.fillStyle = MASK_COLOUR;
+      context.fillRect(0, 0, this.width, this.height);
+    });
+  }
+
+  /** Lay a picture over the whole drawing, cut at its middle where it has another shape. */
+  place(picture) {
+    this.#whole("paint", (context) => drawCover(context, picture, this.width, this.height));
+  }
+
+  /** Draw by a function of the context, in place of all that was drawn. */
+  redraw(draw) {
+    this.#whole("paint", (context) => {
+      context.clearRect(0, 0, this.width, this.height);
+      draw(context, this.width, this.height);
+    });
+  }
+
+  /** Give the drawing another size; what was drawn is scaled to cover it. */
+  resize(width, height, { remember = true } = {}) {
+    if (width === this.width && height === this.height) return;
+    if (remember) this.history.push(this.#snapshot());
+    for (const { canvas } of Object.values(this.#layers)) {
+      const before = copyOf(canvas);
+      Object.assign(canvas, { width, height });
+      drawCover(canvas.getContext("2d"), before, width, height);
+    }
+    this.#tell("resize");
+    this.#tell();
+  }
+
+  /** Whether anything is masked. */
+  get hasMask() {
+    const { data } = this.#layers.mask.getImageData(0, 0, this.width, this.height);
+    for (let at = 3; at < data.length; at += 4) if (data[at] > 127) return true;
+    return false;
+  }
+
+  /** The picture as it is sent: paint on its background. */
+  flattened() {
+    const flat = document.createElement("canvas");
+    Object.assign(flat, { width: this.width, height: this.height });
+    const context = flat.getContext("2d", { willReadFrequently: true });
+    context.fillStyle = this.#background;
+    context.fillRect(0, 0, flat.width, flat.height);
+    context.drawImage(this.#layers.paint.canvas, 0, 0);
+    return flat;
+  }
+
+  toJpeg() {
+    return toBlob(this.flattened(), "image/jpeg", JPEG_QUALITY);
+  }
+
+  toPng() {
+    return toBlob(this.flattened(), "image/png");
+  }
+
+  /** The mask as it is sent: white where it is repainted, on black. */
+  maskToPng() {
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: this.width, height: this.height });
+    const context = canvas.getContext("2d");
+    const pixels = this.#layers.mask.getImageData(0, 0, this.width, this.height);
+    const { data } = pixels;
+    for (let at = 0; at < data.length; at += 4) {
+      data.fill(data[at + 3] > 127 ? 255 : 0, at, at + 3);
+      data[at + 3] = 255;
+    }
+    context.putImageData(pixels, 0, 0);
+    return toBlob(canvas, "image/png");
+  }
+
+  /** The layers as files, to be kept. */
+  async save() {
+    const { paint, mask } = this.#layers;
+    const [paintFile, maskFile] = await Promise.all([
+      toBlob(paint.canvas, "image/png"),
+      toBlob(mask.canvas, "image/png"),
+    ]);
+    return { paint: paintFile, mask: maskFile, width: this.width, height: this.height };
+  }
+
+  async restore({ paint, mask, width, height }) {
+    const pictures = await Promise.all([createImageBitmap(paint), createImageBitmap(mask)]);
+    this.resize(width, height, { remember: false });
+    this.#layers.paint.clearRect(0, 0, width, height);
+    this.#layers.mask.clearRect(0, 0, width, height);
+    this.#layers.paint.drawImage(pictures[0], 0, 0);
+    this.#layers.mask.drawImage(pictures[1], 0, 0);
+    this.history.clear();
+    this.#tell();
+  }
+
+  #compose(rectangle) {
+    const region = rectangle && clipped(rectangle, this.width, this.height);
+    if (!region) return;
+    const { layer, opacity, isEraser } = this.#stroke;
+    const context = this.#layers[layer];
+    copyRegion(context, this.#base, region);
+    context.globalCompositeOperation = isEraser ? "destination-out" : "source-over";
+    context.globalAlpha = layer === "mask" ? 1 : opacity;
+    context.drawImage(this.#ink, ...rectOf(region), ...rectOf(region));
+    context.globalCompositeOperation = "source-over";
+    context.globalAlpha = 1;
+    this.#stroke.dirty = joined(this.#stroke.dirty, rectangle);
+    this.#tell();
+  }
+
+  #whole(layer, draw) {
+    const context = this.#layers[layer];
+    this.#remember(layer, { x: 0, y: 0, width: this.width, height: this.height }, context);
+    context.save();
+    draw(context);
+    context.restore();
+    this.#tell();
+  }
+
+  #remember(layer, region, source) {
+    const pixels = source.getImageData(...rectOf(region));
+    this.history.push({ layer, region, pixels, bytes: pixels.data.length });
+  }
+
+  #snapshot() {
+    const { width, height } = this;
+    const [paint, mask] = ["paint", "mask"].map((layer) =>
+      this.#layers[layer].getImageData(0, 0, width, height),
+    );
+    return { width, height, paint, mask, bytes: 2 * paint.data.length };
+  }
+
+  #swap(entry) {
+    const inverse = entry.layer ? this.#swapRegion(entry) : this.#swapAll(entry);
+    this.#tell();
+    return inverse;
+  }
+
+  #swapRegion({ layer, region, pixels, bytes }) {
+    const context = this.#layers[layer];
+    const present = context.getImageData(...rectOf(region));
+    context.putImageData(pixels, region.x, region.y);
+    return { layer, region, pixels: present, bytes };
+  }
+
+  #swapAll({ width, height, paint, mask }) {
+    const inverse = this.#snapshot();
+    for (const [layer, pixels] of Object.entries({ paint, mask })) {
+      Object.assign(this.#layers[layer].canvas, { width, height });
+      this.#layers[layer].putImageData(pixels, 0, 0);
+    }
+    this.#tell("resize");
+    return inverse;
+  }
+
+  #tell(what = "change") {
+    this.dispatchEvent(new Event(what));
+  }
+}
+
+export function toBlob(canvas, type, quality) {
+  return new Promise((resolve) => canvas.toBlob(resolve, type, quality));
+}
+
+function copyOf(canvas) {
+  const copy = document.createElement("canvas");
+  copyInto(copy, canvas);
+  return copy;
+}
+
+function copyInto(copy, canvas) {
+  Object.assign(copy, { width: canvas.width, height: canvas.height });
+  copy.getContext("2d", { willReadFrequently: true }).drawImage(canvas, 0, 0);
+}
+
+function copyRegion(context, source, region) {
+  context.clearRect(...rectOf(region));
+  context.drawImage(source, ...rectOf(region), ...rectOf(region));
+}
+
+function drawCover(context, picture, width, height) {
+  if (!picture.width || !picture.height) return;
+  const scale = Math.max(width / picture.width, height / picture.height);
+  const [w, h] = [picture.width * scale, picture.height * scale];
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, (width - w) / 2, (height - h) / 2, w, h);
+}
+
+function inkOf({ mask, left, top, right, bottom }, colour, stride) {
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width: right - left + 1, height: bottom - top + 1 });
+  const context = canvas.getContext("2d");
+  context.fillStyle = colour;
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  for (let y = top, at = 3; y <= bottom; y += 1) {
+    for (let x = left; x <= right; x += 1, at += 4) pixels.data[at] = 255 * mask[y * stride + x];
+  }
+  context.putImageData(pixels, 0, 0);
+  return canvas;
+}
+
+function boundsOf(points, width) {
+  const margin = width / 2 + 2;
+  const xs = points.map((point) => point.x);
+  const ys = points.map((point) => point.y);
+  const [x, y] = [Math.min(...xs) - margin, Math.min(...ys) - margin];
+  return { x, y, width: Math.max(...xs) + margin - x, height: Math.max(...ys) + margin - y };
+}
+
+function joined(one, two) {
+  if (!one || !two) return one ?? two;
+  const [x, y] = [Math.min(one.x, two.x), Math.min(one.y, two.y)];
+  const right = Math.max(one.x + one.width, two.x + two.width);
+  const bottom = Math.max(one.y + one.height, two.y + two.height);
+  return { x, y, width: right - x, height: bottom - y };
+}
+
+/** The whole pixels of a rectangle that are on the canvas, or null. */
+function clipped(rectangle, width, height) {
+  const x = Math.max(0, Math.floor(rectangle.x));
+  const y = Math.max(0, Math.floor(rectangle.y));
+  const right = Math.min(width, Math.ceil(rectangle.x + rectangle.width));
+  const bottom = Math.min(height, Math.ceil(rectangle.y + rectangle.height));
+  return right > x && bottom > y ? { x, y, width: right - x, height: bottom - y } : null;
+}
+
+function rectOf({ x, y, width, height }) {
+  return [x, y, width, height];
+}

@@ -1,0 +1,40 @@
+// Three words for what every module does to the document.
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/** Make an element with attributes and children. */
+export function make(tag, attributes = {}, children = []) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+export function on(id, name, handle) {
+  byId(id).addEventListener(name, handle);
+}
+
+/** Open a popover by its button, and close it by a press elsewhere, Esc or a choice in it. */
+export function popover(button, sheet) {
+  const set = (isOpen) => {
+    sheet.hidden = !isOpen;
+    button.setAttribute("aria-expanded", isOpen);
+  };
+  set(false);
+  button.addEventListener("click", () => set(sheet.hidden));
+  sheet.addEventListener("click", ({ target }) => {
+    if (target.closest("button")) set(false);
+  });
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (!sheet.contains(target) && !button.contains(target)) set(false);
+  });
+  return {
+    close() {
+      const wasOpen = !sheet.hidden;
+      set(false);
+      return wasOpen;
+    },
+  };
+}

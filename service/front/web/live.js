@@ -1,0 +1,126 @@
+// Live painting: sends frames while the drawing changes, and hands on the pictures in order.
+
+import { fingerprint } from "./hashing.js";
+import { Order, Pacer } from "./pacing.js";
+import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "./settings.js";
+
+const RETRY_MS = 1000;
+
+/** Frames go through `transport.send({id, route, fields, blob})`, a promise of the answer.
+ *
+ * Tells `picture` with {detail: picture}, `failure` with {detail: error}, and `frame` of each count.
+ */
+export class Live extends EventTarget {
+  #drawing;
+  #settings;
+  #transport;
+  #pacer = new Pacer();
+  #order = new Order();
+  #timer = 0;
+  #lastId = Date.now(); // rises over reloads and reconnections alike
+  #lastPrint = null;
+  #isHeld = false;
+  isPaused = false;
+  counts = { sent: 0, shown: 0, replaced: 0, skipped: 0 };
+
+  constructor({ drawing, settings, transport }) {
+    super();
+    this.#drawing = drawing;
+    this.#settings = settings;
+    this.#transport = transport;
+    drawing.addEventListener("change", () => this.change());
+    settings.addEventListener("change", () => this.change());
+    transport.addEventListener("ready", () => this.#schedule());
+  }
+
+  /** Something has changed that a picture depends on. */
+  change() {
+    this.#pacer.change(performance.now());
+    this.#pacer.pen(this.#drawing.isDrawing);
+    this.#schedule();
+  }
+
+  pause(isPaused) {
+    this.isPaused = isPaused;
+    if (!isPaused) this.change();
+  }
+
+  /** Ask for a picture by another way, while live frames wait; older pictures give way to it. */
+  async during(work) {
+    this.#isHeld = true;
+    const id = this.nextId();
+    try {
+      const picture = await work();
+      return { picture, isNewest: this.#order.admits(id) };
+    } finally {
+      this.#isHeld = false;
+      this.#schedule();
+    }
+  }
+
+  nextId() {
+    this.#lastId += 1;
+    return this.#lastId;
+  }
+
+  #schedule() {
+    clearTimeout(this.#timer);
+    const next = this.#pacer.next();
+    if (!next || this.isPaused || this.#isHeld || !this.#transport.isReady) return;
+    this.#timer = setTimeout(() => this.#send(next.kind), Math.max(0, next.at - performance.now()));
+  }
+
+  async #send(kind) {
+    const route = kind === "settle" ? REFINE_ROUTE : LIVE_ROUTE;
+    const fields = toFields(this.#settings.values, route);
+    this.#pacer.sent(performance.now(), { settling: kind === "settle" });
+    const blob = await this.#drawing.toJpeg();
+    const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), fields);
+    if (print === this.#lastPrint) {
+      this.#count("skipped");
+      this.#answered({});
+      return;
+    }
+    this.#lastPrint = print;
+    await this.#ask({ id: this.nextId(), route, fields, blob });
+  }
+
+  async #ask(frame) {
+    this.#count("sent");
+    this.#schedule();
+    try {
+      this.#take(frame, await this.#transport.send(frame));
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #take({ id, route, fields, blob }, answer) {
+    if (answer.isReplaced) this.#count("replaced");
+    else if (this.#order.admits(id)) {
+      this.#count("shown");
+      const files = { imageDataUrl: blob };
+      const picture = { ...answer, id, route, fields, files };
+      this.dispatchEvent(new CustomEvent("picture", { detail: picture }));
+    }
+    this.#answered(answer);
+  }
+
+  #fail(error) {
+    this.#lastPrint = null;
+    this.dispatchEvent(new CustomEvent("failure", { detail: error }));
+    this.#answered({});
+    if (error.status !== 503 && error.code !== "overloaded") return;
+    setTimeout(() => this.change(), 1000 * error.retryAfterS || RETRY_MS);
+  }
+
+  #answered(pace) {
+    this.#pacer.answered(pace);
+    this.#schedule();
+  }
+
+  #count(name) {
+    this.counts[name] += 1;
+    this.dispatchEvent(new Event("frame"));
+  }
+}

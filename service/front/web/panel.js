@@ -1,0 +1,140 @@
+// The settings' controls: each shows its value, and says in words what it will do.
+
+import { LIVE_STEPS, SIDES, randomSeed, stepsRun, strengthWord } from "./settings.js";
+import { byId, make } from "./dom.js";
+
+const CHIPS = {
+  NONE: "#d9d9d6, #f4f4f2",
+  ANIME: "#ff8fb1, #7cc6ff",
+  CINEMATIC: "#0f4c5c, #e36414",
+  DIGITAL_ART: "#5f0fff, #ff3cac",
+  DYNAMIC: "#ff512f, #1d1d3b",
+  ENVIRONMENT: "#7ea8b8, #d7dccb",
+  FANTASY_ART: "#5b2a86, #f2c14e",
+  ILLUSTRATION: "#f6d6ad, #8fb996",
+  PHOTOGRAPHY: "#46505a, #c2a878",
+  RAYTRACED: "#10151f, #9fd3ff",
+  RENDER_3D: "#c9b8a8, #8f9fb5",
+  SKETCH_BW: "#f2f2f2, #4a4a4a",
+  SKETCH_COLOR: "#ffe9c9, #e07a5f",
+  VIBRANT: "#ffd400, #ff0054",
+};
+
+/** Bind the panel to the settings, both ways. */
+export class Panel {
+  #settings;
+
+  constructor(settings) {
+    this.#settings = settings;
+    this.#bindRange("strength");
+    this.#bindRange("steps");
+    this.#bindRange("guidance");
+    this.#bindRange("refine-strength", "refineStrength");
+    byId("refine-creative").addEventListener("change", ({ target }) =>
+      settings.set({ refineCreative: target.checked }),
+    );
+    this.#bindSeed();
+    this.#buildShapes();
+    this.showStyles([{ name: "NONE", title: "None" }]);
+    settings.addEventListener("change", () => this.show());
+    this.show();
+  }
+
+  /** Offer the service's styles; one with a thumbnail shows it. */
+  showStyles(styles) {
+    const chips = styles.map(({ name, title, thumbnail }) => {
+      const input = make("input", { type: "radio", name: "style", value: name });
+      input.addEventListener("change", () => this.#settings.set({ style: name }));
+      return make("label", {}, [input, pictureOf(name, thumbnail), title]);
+    });
+    byId("styles").replaceChildren(...chips);
+    this.show();
+  }
+
+  showModel({ title, guidanceTrained, device, dtype }) {
+    byId("model-hint").textContent = `${title} on ${device}, ${dtype}`;
+    if (!guidanceTrained) return;
+    const [least, most] = guidanceTrained;
+    byId("guidance-hint").textContent = `Trained from ${least} to ${most}`;
+    byId("guidance-hint").hidden = least <= 0.5 && most >= 20;
+  }
+
+  show() {
+    const { values } = this.#settings;
+    put("strength", values.strength, `${strengthWord(values.strength)} · ${values.strength.toFixed(2)}`);
+    put("steps", values.steps, stepsText(values));
+    put("guidance", values.guidance, String(values.guidance));
+    put("refine-strength", values.refineStrength, values.refineStrength.toFixed(2));
+    byId("refine-creative").checked = values.refineCreative;
+    if (document.activeElement !== byId("seed")) byId("seed").value = values.seed;
+    byId("seed-lock").setAttribute("aria-pressed", values.seedLocked);
+    byId("seed-lock").querySelector("use").setAttribute(
+      "href", `web/icons.svg#${values.seedLocked ? "lock" : "unlock"}`,
+    );
+    byId("shape-out").textContent = `${values.width} × ${values.height}`;
+    check("shape", `${values.width}x${values.height}`);
+    check("style", values.style);
+  }
+
+  #bindRange(id, name = id) {
+    byId(id).addEventListener("input", ({ target }) =>
+      this.#settings.set({ [name]: target.valueAsNumber }),
+    );
+  }
+
+  #bindSeed() {
+    byId("seed").addEventListener("input", ({ target }) =>
+      this.#settings.set({ seed: target.valueAsNumber }),
+    );
+    byId("seed").addEventListener("blur", () => this.show());
+    byId("seed-dice").addEventListener("click", () => this.#settings.set({ seed: randomSeed() }));
+    byId("seed-lock").addEventListener("click", () =>
+      this.#settings.set({ seedLocked: !this.#settings.values.seedLocked }),
+    );
+  }
+
+  #buildShapes() {
+    const shapes = SIDES.flatMap((height) => SIDES.map((width) => ({ width, height })));
+    byId("shapes").replaceChildren(...shapes.map((shape) => this.#shape(shape)));
+  }
+
+  #shape({ width, height }) {
+    const value = `${width}x${height}`;
+    const label = `${width} by ${height}`;
+    const input = make("input", { type: "radio", name: "shape", value, "aria-label": label });
+    input.addEventListener("change", () => this.#settings.set({ width, height }));
+    const figure = make("span", { class: "shape" });
+    Object.assign(figure.style, { width: `${width / 50}px`, height: `${height / 50}px` });
+    return make("label", { title: `${width} × ${height}` }, [input, figure]);
+  }
+}
+
+function stepsText({ steps, strength }) {
+  const run = stepsRun(steps, strength);
+  if (run < steps) return `${run} of ${steps} will run`;
+  return steps > LIVE_STEPS ? `${steps}, ${LIVE_STEPS} while you draw` : `${steps} will run`;
+}
+
+function pictureOf(name, thumbnail) {
+  if (thumbnail) return make("img", { class: "style-picture", src: thumbnail, alt: "" });
+  const chip = make("span", { class: "style-picture" });
+  chip.style.background = `linear-gradient(135deg, ${CHIPS[name] ?? chipOf(name)})`;
+  return chip;
+}
+
+/** Colours for a style that is not known here, always the same. */
+function chipOf(name) {
+  const hue = [...name].reduce((sum, letter) => sum + 37 * letter.charCodeAt(0), 0) % 360;
+  return `hsl(${hue} 60% 60%), hsl(${(hue + 60) % 360} 60% 75%)`;
+}
+
+function put(id, value, text) {
+  byId(id).value = value;
+  byId(`${id}-out`).value = text;
+  byId(id).setAttribute("aria-valuetext", text);
+}
+
+function check(name, value) {
+  const input = document.querySelector(`input[name="${name}"][value="${value}"]`);
+  if (input) input.checked = true;
+}

@@ -1,0 +1,59 @@
+// From the points of a pointer to the curves of a stroke. Knows no canvas.
+
+const THINNEST = 0.2; // of the brush's size, at no pressure
+
+/** Smooths points as they come: curves from middle to middle, as wide as the pen was pressed. */
+export class Stroke {
+  #size;
+  #points = [];
+
+  constructor(size) {
+    this.#size = size;
+  }
+
+  get start() {
+    return this.#points[0];
+  }
+
+  /** Take points {x, y, pressure}; return the curves that are new. */
+  add(points) {
+    return points.map((point) => this.#curveTo(point));
+  }
+
+  /** The curve from the last middle to the last point, when the pen is lifted. */
+  end() {
+    const [before, last] = this.#points.slice(-2);
+    if (!last) return [];
+    return [{ from: middle(before, last), control: last, to: last, width: this.#widthAt(last) }];
+  }
+
+  /** The stroke as one straight line from its start. */
+  straightTo(point) {
+    this.#points = [this.start, point];
+    const width = this.#widthAt(this.start);
+    return [{ from: this.start, control: middle(this.start, point), to: point, width }];
+  }
+
+  #curveTo(point) {
+    const last = this.#points.at(-1);
+    const before = this.#points.at(-2) ?? last;
+    this.#points.push(point);
+    if (this.#points.length > 3) this.#points = [this.#points[0], ...this.#points.slice(-2)];
+    const width = this.#widthAt(point);
+    if (!last) return { from: point, control: point, to: point, width };
+    return { from: middle(before, last), control: last, to: middle(last, point), width };
+  }
+
+  #widthAt({ pressure }) {
+    return this.#size * (THINNEST + (1 - THINNEST) * pressure);
+  }
+}
+
+function middle(one, two) {
+  return { x: (one.x + two.x) / 2, y: (one.y + two.y) / 2 };
+}
+
+/** A pen tells its pressure; a mouse has half at most, and a finger none that can be trusted. */
+export function pressureOf({ pointerType, pressure }) {
+  return pointerType === "pen" && pressure > 0 ? pressure : 1;
+}
