@@ -15,6 +15,9 @@ Pixels = NDArray[np.uint8]
 """A picture [H, W, 3], pictures [rows, H, W, 3], or a mask [H, W]."""
 
 
+AUTOENCODER_STEPS = 4.4
+"""What encoding and decoding a row cost, in UNet steps: 1.4 and 3, by the FLOPs of SD 1.5."""
+
 Origin = tuple[int, int]
 """The top left corner (y, x) of a row's part of its job's picture, in pixels."""
 
@@ -50,6 +53,15 @@ class GenerationParams:
     autoencoder: Autoencoder = "full"
     negative_prompt: str | None = None
 
+    @property
+    def step_work(self) -> float:
+        """The cost of one row's UNet step, in those of 512 x 512."""
+        return self.height * self.width / 512**2
+
+    def row_work(self, num_steps: int) -> float:
+        """Return the cost of a row of `num_steps` steps and its autoencoder, in the same unit."""
+        return self.step_work * (num_steps + AUTOENCODER_STEPS)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -57,7 +69,7 @@ class Job:
 
     `mask`, uint8 [H, W], is 0 where an inpainting leaves the picture as it is; None repaints all
     of it. `timeout_s` counts from the moment the engine receives the job, since two machines
-    share no clock.
+    share no clock. `caller` names whose share of the engine the job is charged to.
     """
 
     id: str
@@ -66,6 +78,7 @@ class Job:
     timeout_s: float
     reports_progress: bool = False
     mask: Pixels | None = None
+    caller: str = ""
 
     @property
     def num_rows(self) -> int:

@@ -2,8 +2,12 @@
 
 A job waits with its rows; a row takes a slot, runs all its steps and gives the slot back. Rows
 share a step when they have the same key, the shape of their latents; steps, strength, guidance,
-prompt and seed may all differ. Jobs take turns at free slots, a row each, so that the tiles of a
-large one hold nobody up for longer than a row.
+prompt and seed may all differ.
+
+Callers have equal shares, see `Shares`: at free slots, and at each step, for which the caller with
+the least work done decides the key. Slots beyond the batch are for callers who have no row in any,
+so that a flood of one leaves the next a slot at once. The jobs of one caller take turns at free
+slots, a row each, so that the tiles of a large one hold nobody up for longer than a row.
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from service.engine.shares import Shares
 from service.errors import QueueFull
+from service.jobs import AUTOENCODER_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +31,9 @@ Key = tuple[int, int]
 
 MAX_ADMISSIONS = 2
 """Rows admitted before one step: each costs an encode, for which the rows in flight wait."""
+
+SPARE_SLOTS = 4
+"""Slots beyond the batch, for callers who find it taken by others. Their rows wait step by step."""
 
 
 @dataclass(eq=False)
@@ -70,18 +79,21 @@ class _Entry:
 
 
 class Scheduler:
-    """Jobs take turns at slots, the oldest row decides the step, whoever fits joins it.
+    """Callers take turns, and the rows of whoever is next decide the step; whoever fits joins it.
 
-    `max_batch` rows at most are in slots and share a forward; `max_waiting` jobs at most wait.
+    `max_batch` rows at most share a forward; `max_waiting` jobs at most wait.
     """
 
     def __init__(self, *, max_batch: int, max_waiting: int) -> None:
         self.max_batch = max_batch
+        self.num_slots = max_batch + SPARE_SLOTS
         self._max_waiting = max_waiting
+        self._num_usual_slots = max_batch
         self._entries: dict[str, _Entry] = {}
         self._turns: deque[str] = deque()  # jobs with rows that have no slot yet
         self._rows: dict[int, Row] = {}  # by slot, the oldest first
-        self._free_slots = list(range(max_batch))
+        self.free_slots = list(range(self.num_slots))
+        self._shares = Shares()
 
     @property
     def num_waiting(self) -> int:
@@ -105,11 +117,14 @@ class Scheduler:
             raise QueueFull("the queue is full, try again later")
         self._entries[job.id] = _Entry(job, num_steps, now + job.timeout_s)
         self._turns.append(job.id)
+        self._shares.enter(job.caller)
 
     def remove(self, job_id: str) -> bool:
         """Forget a job wherever it is and free its slots; False when it is not here."""
-        if self._entries.pop(job_id, None) is None:
+        entry = self._entries.pop(job_id, None)
+        if entry is None:
             return False
+        self._shares.leave(entry.job.caller)
         self._turns = deque(other for other in self._turns if other != job_id)
         for row in [row for row in self._rows.values() if row.job.id == job_id]:
             self.release(row)
@@ -118,7 +133,15 @@ class Scheduler:
     def release(self, row: Row) -> None:
         """Free the slot of a row that has been retired."""
         del self._rows[row.slot]
-        heapq.heappush(self._free_slots, row.slot)
+        heapq.heappush(self.free_slots, row.slot)
+
+    def restart(self, row: Row) -> None:
+        """Let a row that is done run its steps once more, in the slot that it still has."""
+        row.step = 0
+
+    def lower_max_batch(self) -> None:
+        """Halve the rows that share a forward, for as long as this scheduler lives."""
+        self.max_batch = max(1, self.max_batch // 2)
 
     def schedule(self, now: float) -> Batch:
         """Decide the next step. Expired jobs are removed; admitted rows take their slots."""
@@ -140,18 +163,41 @@ class Scheduler:
 
     def _admit(self) -> list[Row]:
         admitted: list[Row] = []
-        while self._turns and self._free_slots and len(admitted) < MAX_ADMISSIONS:
-            entry = self._entries[self._turns.popleft()]
-            slot = heapq.heappop(self._free_slots)
-            row = Row(entry.job, entry.num_admitted, slot, entry.num_steps)
-            self._rows[slot] = row
-            entry.num_admitted += 1
-            if entry.has_rows_left:
-                self._turns.append(entry.job.id)
-            admitted.append(row)
+        while len(admitted) < MAX_ADMISSIONS and self.free_slots:
+            entry = self._next_entry()
+            if entry is None:
+                break
+            admitted.append(self._take_slot(entry))
         return admitted
 
+    def _next_entry(self) -> _Entry | None:
+        """Take the next job's turn: of the callers who may have a slot, the one with least work."""
+        waiting: dict[str, str] = {}  # the first job of each caller
+        for job_id in self._turns:
+            waiting.setdefault(self._entries[job_id].job.caller, job_id)
+        if len(self._rows) >= self._num_usual_slots:
+            served = {row.job.caller for row in self._rows.values()}
+            waiting = {caller: job for caller, job in waiting.items() if caller not in served}
+        for caller in self._shares.in_turn(waiting):
+            self._turns.remove(waiting[caller])
+            return self._entries[waiting[caller]]
+        return None
+
+    def _take_slot(self, entry: _Entry) -> Row:
+        slot = heapq.heappop(self.free_slots)
+        row = self._rows[slot] = Row(entry.job, entry.num_admitted, slot, entry.num_steps)
+        entry.num_admitted += 1
+        if entry.has_rows_left:
+            self._turns.append(entry.job.id)
+        self._shares.charge(row.job.caller, AUTOENCODER_STEPS * row.job.params.step_work)
+        return row
+
     def _next_rows(self) -> list[Row]:
-        """Take the oldest row with work left, and whoever of its key comes next."""
-        rows = [row for row in self._rows.values() if not row.is_done]
-        return [row for row in rows if row.key == rows[0].key]
+        """Take the oldest unfinished row of whoever is next, and whoever of its key comes next."""
+        unfinished = [row for row in self._rows.values() if not row.is_done]
+        callers = self._shares.in_turn(row.job.caller for row in unfinished)
+        rows = [row for caller in callers for row in unfinished if row.job.caller == caller]
+        batch = [row for row in rows if row.key == rows[0].key][: self.max_batch]
+        for row in batch:
+            self._shares.charge(row.job.caller, row.job.params.step_work)
+        return batch
