@@ -6,6 +6,7 @@ Key of shapes: B rows, L tokens, D text width, E guidance width, C h w latents, 
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ class Pipeline:
         self.num_latent_channels: int = unet.config.in_channels
         self.has_posterior = isinstance(vae, AutoencoderKL)
         self.vae_scale_factor = 2 ** (_num_vae_levels(vae) - 1)
+        self._vae_fp32: Any = None
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return [C, h, w] of a picture of `height` x `width` pixels."""
@@ -124,22 +126,28 @@ class Pipeline:
 
     @torch.inference_mode()
     def encode_image(
-        self, pixels: torch.Tensor, posterior_noise: torch.Tensor | None
+        self,
+        pixels: torch.Tensor,
+        posterior_noise: torch.Tensor | None,
+        *,
+        in_fp32: bool = False,
     ) -> torch.Tensor:
         """Encode uint8 pixels [B, H, W, 3] into scaled latents [B, C, h, w].
 
         `posterior_noise` [B, C, h, w] picks the sample of the posterior; None where the
-        autoencoder has no posterior.
+        autoencoder has no posterior. `in_fp32` is for pictures that overflow 16 bits.
         """
+        vae = self._vae(in_fp32=in_fp32)
         image = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255.0  # [B, 3, H, W]
-        encoded = self.vae.encode((2.0 * image - 1.0).to(self.dtype))
+        encoded = vae.encode((2.0 * image - 1.0).to(vae.dtype))
         if posterior_noise is None:
             latents = encoded.latents
         else:
             posterior = encoded.latent_dist
             noise = posterior_noise.to(posterior.mean)
             latents = posterior.mean + posterior.std * noise
-        return latents * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+        scaled: torch.Tensor = latents * vae.config.scaling_factor
+        return scaled.to(self.dtype)
 
     def latent_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Bring a mask [H, W] to the latents' size [1, h, w]: 1 where any pixel is not 0."""
@@ -171,14 +179,29 @@ class Pipeline:
         return output[0]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+    def decode_latents(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:
         """Decode scaled latents [B, C, h, w] into pixels [B, H, W, 3], fp32, about 0 to 255.
 
-        Neither clamped nor rounded yet, so that the caller can see what is not finite.
+        Neither clamped nor rounded yet, so that the caller can see what is not finite. `in_fp32`
+        is for latents that overflow 16 bits on their way, as SDXL's do.
         """
-        image = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        vae = self._vae(in_fp32=in_fp32)
+        latents = latents.to(vae.dtype) / vae.config.scaling_factor
+        image = vae.decode(latents, return_dict=False)[0]
         image = image.float() / 2 + 0.5  # [B, 3, H, W]
         return image.permute(0, 2, 3, 1) * 255.0  # type: ignore[no-any-return]
+
+    def _vae(self, *, in_fp32: bool) -> Any:
+        """Return the autoencoder, or its copy in fp32, made when it is first needed.
+
+        A copy, since changing the dtype in place would move the weights away from what was
+        compiled or captured with them.
+        """
+        if not in_fp32 or self.dtype == torch.float32:
+            return self.vae
+        if self._vae_fp32 is None:
+            self._vae_fp32 = copy.deepcopy(self.vae).float()
+        return self._vae_fp32
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:

@@ -99,6 +99,12 @@ class RateLimited(_TryLater):
     code = "rate-limited"
 
 
+class OutOfMemory(QueueFull):
+    """The device has no memory for this picture beside the others, or none at all."""
+
+    reason: ClassVar[str] = "out-of-memory"
+
+
 class EngineStarting(_TryLater):
     code = "starting"
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,9 @@ from models.lcm import (
     timesteps,
 )
 from models.pipeline import to_uint8
+from service.engine.faults import Fault, NotFinite, caught, release_memory
 from service.engine.slots import MAX_STEPS, RowInputs, SlotTable
+from service.engine.stats import EngineStats, Pace
 from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
 from service.jobs import Failed, Finished, Outcome, Progress, StageTimes
 
@@ -38,19 +41,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 
-class NotFinite(Exception):
-    """The model made NaN, infinity or nothing of a row, which would be sent as a black picture."""
-
-
-@dataclass
-class EngineStats:
-    """Counters since the start. A UNet call is one forward, however many rows share it."""
-
-    num_unet_calls: int = 0
-    max_batch_seen: int = 0
-    num_aborted: int = 0
-
-
 @dataclass
 class _JobState:
     job: Job
@@ -58,6 +48,7 @@ class _JobState:
     prompt: PromptEmbeds | None = None  # from the first row's admission on, as are the noises
     noises: dict[int, RowNoise] = field(default_factory=dict)  # by seed
     images: dict[int, torch.Tensor] = field(default_factory=dict)  # by row, uint8 [H, W, 3]
+    rows_in_fp32: set[int] = field(default_factory=set)  # encoded again
     num_steps_done: int = 0
     times_ms: dict[str, float] = field(default_factory=dict)
     device_ms: float = 0.0  # its share of what its rows took part in
@@ -71,8 +62,12 @@ class Engine:
         pipeline: Pipeline,
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        poisons_freed_slots: bool = False,
     ) -> None:
         self.stats = EngineStats()
+        self.pace = Pace(clock)
+        self._poisons_freed_slots = poisons_freed_slots
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._clock = clock
@@ -110,27 +105,33 @@ class Engine:
 
     def step(self) -> list[Outcome | Progress]:
         """Admit who fits, run one UNet call, retire who is done; return what came of it."""
-        batch = self._scheduler.schedule(self._clock())
-        self._expire(batch.expired)
-        self._admit(batch.admitted)
-        self._retire(self._denoise(batch.running))
+        with self.pace.step():
+            batch = self._scheduler.schedule(self._clock())
+            self._expire(batch.expired)
+            self._admit(batch.admitted)
+            self._retire(self._denoise(batch.running))
+            if self._poisons_freed_slots:
+                self._poison_free_slots()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def _expire(self, jobs: Sequence[Job]) -> None:
+        self.stats.num_expired += len(jobs)
         for job in jobs:
             self._end(Failed(job.id, DeadlineExceeded.code))
 
     def _admit(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            state = self._states.get(row.job.id)
-            if state is None:
-                continue  # another row of its job has failed just now
-            with self._failing_alone(row.job):
-                prompt = state.prompt or self._begin(state)
-                with self._timed(state, "encode_ms"):
-                    inputs = self._row_inputs(row, prompt, state.noises)
-                self._table(row.key, inputs.prompt_embeds.shape).write(row.slot, inputs)
+        for row in self._each_alive(rows):
+            state = self._states[row.job.id]
+            self._failing_alone(row.job, partial(self._enter, row, state))
+
+    def _enter(self, row: Row, state: _JobState) -> None:
+        """Fill a row's slot."""
+        prompt = state.prompt or self._begin(state)
+        with self._timed(state, "encode_ms"):
+            in_fp32 = row.index in state.rows_in_fp32
+            inputs = self._row_inputs(row, prompt, state.noises, in_fp32=in_fp32)
+        self._table(row.key, inputs.prompt_embeds.shape).write(row.slot, inputs)
 
     def _begin(self, state: _JobState) -> PromptEmbeds:
         """Do once what all rows of a job share: its prompt, and the fields of noise by seed."""
@@ -146,7 +147,9 @@ class Engine:
             }
         return prompt
 
-    def _row_inputs(self, row: Row, prompt: PromptEmbeds, noises: dict[int, RowNoise]) -> RowInputs:
+    def _row_inputs(
+        self, row: Row, prompt: PromptEmbeds, noises: dict[int, RowNoise], *, in_fp32: bool
+    ) -> RowInputs:
         job, params, pipeline = row.job, row.job.params, self._pipeline
         steps = timesteps(pipeline.schedule, params.num_inference_steps, params.strength)
         y, x = origin = job.row_origins()[row.index]
@@ -155,7 +158,8 @@ class Engine:
         area = np.s_[y : y + params.height, x : x + params.width]
         mask = np.ones((params.height, params.width)) if job.mask is None else job.mask[area]
         posterior = None if noise.posterior is None else noise.posterior[None]
-        clean = pipeline.encode_image(torch.from_numpy(job.image[area])[None], posterior)
+        pixels = torch.from_numpy(job.image[area])[None]  # [1, H, W, 3]
+        clean = pipeline.encode_image(pixels, posterior, in_fp32=in_fp32)
         start = noise.start[None].to(clean)  # [1, C, h, w], as is clean
         alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
         return RowInputs(
@@ -172,38 +176,35 @@ class Engine:
     def _denoise(self, scheduled: Sequence[Row]) -> list[Row]:
         """Run one step on the rows; return those that are done. A poisoned row fails alone."""
         rows = self._alive(scheduled)
-        if not rows:
-            return []
-        if not self._try_forward(rows):
-            self._forward_alone(rows)
+        self._run(rows)
         finished = self._scheduler.advance(self._alive(rows))
         self._report_progress(self._alive(rows))
         return finished
 
-    def _try_forward(self, rows: Sequence[Row]) -> bool:
-        """Run the batch; False where it failed. By then its tensors are free again."""
-        try:
-            self._forward(rows)
-        except torch.AcceleratorError:
-            raise  # the device is sick: only a new process cures it
-        except Exception:  # noqa: BLE001 - whatever it is, the neighbours must not suffer
-            _log.exception("a batch failed, each row runs again alone", rows=len(rows))
-            return False
-        return True
-
-    def _forward_alone(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if row.job.id in self._states:
-                with self._failing_alone(row.job):
-                    self._forward([row])
+    def _run(self, scheduled: Sequence[Row]) -> None:
+        """Run rows together; where memory does not suffice by halves, else each alone."""
+        rows = self._alive(scheduled)
+        if len(rows) <= 1:
+            for row in rows:
+                self._failing_alone(row.job, partial(self._forward, [row]))
+            return
+        fault = caught(partial(self._forward, rows))
+        if fault is Fault.OUT_OF_MEMORY:
+            self._recover_memory()
+            self._scheduler.lower_max_batch()
+            half = len(rows) // 2
+            self._run(rows[:half])
+            self._run(rows[half:])
+        elif fault is not None:
+            for row in rows:
+                self._run([row])
 
     def _forward(self, rows: Sequence[Row]) -> None:
         """Call the UNet once; the slots change only if it succeeds."""
         started = self._clock()
         pipeline, table = self._pipeline, self._tables[rows[0].key]
         inputs = table.gather(rows)
-        self.stats.num_unet_calls += 1
-        self.stats.max_batch_seen = max(self.stats.max_batch_seen, len(rows))
+        self.stats.count_call(len(rows))
         output = pipeline.predict_noise(
             inputs.latents, inputs.timesteps, inputs.timestep_cond, inputs.prompt_embeds
         )  # [B, C, h, w]
@@ -225,24 +226,61 @@ class Engine:
 
     def _retire(self, rows: Sequence[Row]) -> None:
         """Decode rows that are done; a job with all its pictures is finished."""
-        for row in rows:
-            state = self._states.get(row.job.id)
-            if state is None:
-                continue  # another row of its job has failed just now
-            with self._failing_alone(row.job):
-                with self._timed(state, "vae_ms"):
-                    state.images[row.index] = self._decode(row)
-                self._scheduler.release(row)
-                if len(state.images) == row.job.num_rows:
-                    self._end(self._finished(state, row.num_steps))
+        for row in self._each_alive(rows):
+            state = self._states[row.job.id]
+            self._failing_alone(row.job, partial(self._leave, row, state))
 
-    def _decode(self, row: Row) -> torch.Tensor:
+    def _leave(self, row: Row, state: _JobState) -> None:
+        """Give a row's slot back for its picture."""
+        with self._timed(state, "vae_ms"):
+            picture = self._decode(row, state)
+        if picture is None:
+            return  # it runs once more
+        state.images[row.index] = picture
+        self._scheduler.release(row)
+        if len(state.images) == row.job.num_rows:
+            self._end(self._finished(state, row.num_steps))
+
+    def _decode(self, row: Row, state: _JobState) -> torch.Tensor | None:
+        """Return a row's picture, uint8 [H, W, 3]; None where it was begun anew in fp32.
+
+        One wait for the device tells all. Where 16 bits did not suffice the autoencoder is run
+        again in fp32. Raises NotFinite when that does not help either.
+        """
         latents = self._tables[row.key].latents[row.slot : row.slot + 1]  # [1, C, h, w]
         pixels = self._pipeline.decode_latents(latents)[0]  # [H, W, 3]
-        is_flat = latents.amin() == latents.amax()
-        if bool(is_flat | ~torch.isfinite(latents).all() | ~torch.isfinite(pixels).all()):
-            raise NotFinite
+        is_fine = torch.isfinite(latents).all() & (latents.amin() != latents.amax())
+        has_latents, has_pixels = torch.stack([is_fine, torch.isfinite(pixels).all()]).tolist()
+        if not (has_latents and has_pixels):
+            if self._pipeline.dtype == torch.float32:
+                raise self._not_finite()
+            if not has_latents:
+                self._begin_in_fp32(row, state)
+                return None
+            pixels = self._decode_in_fp32(latents)
         return to_uint8(pixels).cpu()
+
+    def _decode_in_fp32(self, latents: torch.Tensor) -> torch.Tensor:
+        self.stats.num_fp32_retries += 1
+        pixels = self._pipeline.decode_latents(latents, in_fp32=True)[0]  # [H, W, 3]
+        if not bool(torch.isfinite(pixels).all()):
+            raise self._not_finite()
+        return pixels
+
+    def _begin_in_fp32(self, row: Row, state: _JobState) -> None:
+        """Encode a row again and let it run its steps once more, if that can help at all."""
+        clean = self._tables[row.key].clean[row.slot]
+        if row.index in state.rows_in_fp32 or bool(torch.isfinite(clean).all()):
+            raise self._not_finite()
+        self.stats.num_fp32_retries += 1
+        state.rows_in_fp32.add(row.index)
+        state.num_steps_done -= row.num_steps
+        self._enter(row, state)
+        self._scheduler.restart(row)
+
+    def _not_finite(self) -> NotFinite:
+        self.stats.num_not_finite += 1
+        return NotFinite("neither latents nor pixels of a row may be NaN, infinite or all equal")
 
     def _finished(self, state: _JobState, num_steps: int) -> Finished:
         images = torch.stack([state.images[index] for index in range(state.job.num_rows)])
@@ -260,16 +298,25 @@ class Engine:
         del self._states[outcome.job_id]
         self._outcomes.append(outcome)
 
-    @contextmanager
-    def _failing_alone(self, job: Job) -> Iterator[None]:
-        """Turn an exception of one job's own work into that job's failure."""
-        try:
-            yield
-        except torch.AcceleratorError:
-            raise
-        except Exception:  # noqa: BLE001 - whatever it is, the neighbours must not suffer
-            _log.exception("a job failed", job_id=job.id)
-            self._end(Failed(job.id, GenerationFailed.code))
+    def _failing_alone(self, job: Job, work: Callable[[], None]) -> None:
+        """Run one job's own work; a fault is that job's failure. Without memory try once more."""
+        fault = caught(work)
+        if fault is Fault.OUT_OF_MEMORY:
+            self._recover_memory()
+            fault = caught(work)
+        if fault is not None:
+            self.stats.num_failed += 1
+            _log.error("a job failed", job_id=job.id, reason=fault.value)
+            self._end(Failed(job.id, fault.value))
+
+    def _recover_memory(self) -> None:
+        self.stats.num_out_of_memory += 1
+        release_memory(self._pipeline.device)
+
+    def _poison_free_slots(self) -> None:
+        for table in self._tables.values():
+            for slot in self._scheduler.free_slots:
+                table.poison(slot)
 
     def _report_progress(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -280,7 +327,11 @@ class Engine:
                 self._outcomes.append(Progress(row.job.id, state.num_steps_done, num_steps))
 
     def _alive(self, rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if row.job.id in self._states]
+        return list(self._each_alive(rows))
+
+    def _each_alive(self, rows: Sequence[Row]) -> Iterator[Row]:
+        """Yield rows, but those of a job that has failed meanwhile."""
+        return (row for row in rows if row.job.id in self._states)
 
     def _num_steps(self, job: Job) -> int:
         """Return the steps that each row of a job runs.
@@ -297,7 +348,7 @@ class Engine:
         if key not in self._tables:
             self._tables[key] = SlotTable(
                 self._pipeline,
-                num_slots=self._scheduler.max_batch,
+                num_slots=self._scheduler.num_slots,
                 height=key[0],
                 width=key[1],
                 text_shape=text_shape,

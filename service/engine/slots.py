@@ -90,6 +90,19 @@ class SlotTable:
         self.timestep_cond[slot].copy_(inputs.timestep_cond)
         self.prompt_embeds[slot].copy_(inputs.prompt_embeds)
 
+    def poison(self, slot: int) -> None:
+        """Fill a freed slot with NaN, so that whoever read what they did not write would show."""
+        for tensor in (
+            self.latents,
+            self.clean,
+            self.mask,
+            self.noise,
+            self.coefficients,
+            self.timestep_cond,
+            self.prompt_embeds,
+        ):
+            tensor[slot].fill_(float("nan"))
+
     def gather(self, rows: Sequence[Row]) -> StepInputs:
         """Collect what the next step of these rows reads."""
         slots = self._index([row.slot for row in rows])  # [B]

@@ -47,11 +47,12 @@ def make_job(
     timeout_s: float = 1000.0,
     reports_progress: bool = False,
     mask: Pixels | None = None,
+    caller: str = "",
 ) -> Job:
     params = GenerationParams(prompt, height, width, steps, strength, guidance, seeds)
     if image is None:
         image = noise_image(height, width, seed=seeds[0] % 1000)
-    return Job(job_id, params, image, timeout_s, reports_progress, mask)
+    return Job(job_id, params, image, timeout_s, reports_progress, mask, caller)
 
 
 def run(engine: Engine, jobs: Iterable[Job]) -> dict[str, Finished | Failed]:

@@ -57,8 +57,8 @@ class FaultyPipeline(Pipeline):
                 raise RuntimeError("a row that cannot be denoised")
         return output
 
-    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        pixels = super().decode_latents(latents)
+    def decode_latents(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:
+        pixels = super().decode_latents(latents, in_fp32=in_fp32)
         if self.makes_infinite_pixels and latents.abs().max() > 1e4:
             pixels = pixels / 0.0  # as an autoencoder in 16 bits that overflows
         return pixels

@@ -15,9 +15,16 @@ from tests.engine.runs import make_job, noise_image
 TINY = noise_image(8, 8)
 
 
-def job(job_id: str, *, rows: int = 1, height: int = 512, timeout_s: float = 1000.0) -> Job:
+def job(
+    job_id: str, *, rows: int = 1, height: int = 512, timeout_s: float = 1000.0, caller: str = ""
+) -> Job:
     return make_job(
-        job_id, height=height, seeds=tuple(range(rows)), image=TINY, timeout_s=timeout_s
+        job_id,
+        height=height,
+        seeds=tuple(range(rows)),
+        image=TINY,
+        timeout_s=timeout_s,
+        caller=caller,
     )
 
 
@@ -105,6 +112,60 @@ def test_jobs_expire_while_they_wait_and_while_they_run() -> None:
     assert not scheduler.has_work()
 
 
+@pytest.mark.parametrize("max_batch", [1, 8])
+def test_a_newcomer_among_a_flood_runs_at_the_next_step(max_batch: int) -> None:
+    """However much one caller has waiting and running, another one's row joins at once."""
+    scheduler = Scheduler(max_batch=max_batch, max_waiting=64)
+    for number in range(40):
+        scheduler.add(job(f"flood-{number}", caller="a", height=1024), num_steps=16, now=0)
+    for _ in range(20):
+        scheduler.advance(scheduler.schedule(0).running)
+    scheduler.add(job("lone", caller="b"), num_steps=4, now=0)
+    steps = [scheduler.schedule(0).running for _ in range(4)]
+    assert all(rows[0].job.id == "lone" for rows in steps[:3])
+
+
+def test_a_batch_that_was_too_large_is_halved_for_good() -> None:
+    """After the device has run out of memory fewer rows share a step, and all still run."""
+    scheduler = Scheduler(max_batch=4, max_waiting=8)
+    scheduler.add(job("a", rows=4), num_steps=9, now=0)
+    scheduler.schedule(0)
+    assert len(scheduler.schedule(0).running) == 4
+    for expected in (2, 1, 1):
+        scheduler.lower_max_batch()
+        assert len(scheduler.schedule(0).running) == expected
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_shares_are_equal_over_random_floods(seed: int) -> None:
+    """Of callers who always have work waiting none is ahead by more than a step and a row's worth.
+
+    Whatever the size of their pictures and batches, and whoever comes and goes beside them.
+    """
+    rng = random.Random(seed)
+    scheduler = Scheduler(max_batch=rng.choice([1, 2, 4]), max_waiting=10_000)
+    heights = {"a": 1024, "b": 512, "c": rng.choice([512, 640])}
+    work = dict.fromkeys(heights, 0.0)
+    for number in range(500):
+        for caller, height in heights.items():
+            scheduler.add(
+                job(f"{caller}{number}", caller=caller, height=height), num_steps=3, now=0
+            )
+    for turn in range(600):
+        if turn > 50 and rng.random() < 0.2:
+            scheduler.add(job(f"guest-{turn}", caller=f"guest-{turn % 3}"), num_steps=2, now=0)
+        batch = scheduler.schedule(0)
+        for row in batch.admitted:
+            work[row.job.caller] = work.get(row.job.caller, 0) + 4.4 * row.job.params.step_work
+        for row in batch.running:
+            work[row.job.caller] = work.get(row.job.caller, 0) + row.job.params.step_work
+        for row in scheduler.advance(batch.running):
+            scheduler.remove(row.job.id)
+        shares = [work[caller] for caller in heights]
+        largest = (4.4 + scheduler.max_batch) * 1024 * 128 / 512**2
+        assert max(shares) - min(shares) <= 2 * largest, turn
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_invariants_hold_over_random_lives(seed: int) -> None:
     """Whatever happens: slots are never shared or lost, batches fit, and everybody gets an end."""
@@ -119,6 +180,7 @@ def test_invariants_hold_over_random_lives(seed: int) -> None:
                     rows=rng.randint(1, 6),
                     height=rng.choice([512, 640, 1024]),
                     timeout_s=rng.choice([3.0, 1000.0]),
+                    caller=rng.choice("abc"),
                 ),
                 num_steps=rng.randint(1, 5),
             )
@@ -158,7 +220,7 @@ class _Life:
         assert len(rows) <= self.scheduler.max_batch
         assert len({row.key for row in rows}) <= 1
         assert len({row.slot for row in rows}) == len(rows)
-        assert all(0 <= row.slot < self.scheduler.max_batch for row in rows)
+        assert all(0 <= row.slot < self.scheduler.num_slots for row in rows)
         assert len(batch.admitted) <= MAX_ADMISSIONS
         assert rows or not self.scheduler.has_work(), "work waits, and nothing runs"
         for row in self.scheduler.advance(rows):
@@ -166,3 +228,5 @@ class _Life:
             self.scheduler.release(row)
             if not self.rows_left[row.job.id]:
                 self.remove(row.job.id)
+        taken = self.scheduler.num_running + len(self.scheduler.free_slots)
+        assert taken == self.scheduler.num_slots
