@@ -51,7 +51,7 @@ class HookedPipeline(Pipeline):
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_log() -> None:
-    """structlog's own default draws each trace with its variables, which takes seconds."""
+    """Structlog's own default draws each trace with its variables, which takes seconds."""
     configure_logging("json")
 
 
