@@ -58,10 +58,9 @@ class LCMSchedule:
             raise ValueError(
                 f"the scheduler's beta_schedule {config['beta_schedule']!r} is unknown"
             )
-        if config["prediction_type"] not in get_args(PredictionType):
-            raise ValueError(
-                f"the scheduler's prediction_type {config['prediction_type']!r} is unknown"
-            )
+        prediction_type = config.get("prediction_type", "epsilon")
+        if prediction_type not in get_args(PredictionType):
+            raise ValueError(f"the scheduler's prediction_type {prediction_type!r} is unknown")
         clipped = config.get("clip_sample", False)
         return cls(
             num_train_timesteps=config["num_train_timesteps"],
@@ -69,7 +68,7 @@ class LCMSchedule:
             beta_start=config["beta_start"],
             beta_end=config["beta_end"],
             beta_schedule=config["beta_schedule"],
-            prediction_type=config["prediction_type"],
+            prediction_type=prediction_type,
             timestep_scaling=config.get("timestep_scaling", 10.0),
             clip_sample_range=config.get("clip_sample_range", 1.0) if clipped else None,
         )

@@ -1,91 +1,217 @@
-"""A folder in diffusers' layout -> `Pipeline`. Safetensors only, no remote code, no network."""
+"""A checkpoint's files -> `Pipeline`. Safetensors only, no remote code, no network."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("DIFFUSERS_DISABLE_REMOTE_CODE", "true")
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from models.adapters import NUM_SLOTS, AdapterBank
+from models.autoencoder import Autoencoder
 from models.catalog import CheckpointError
 from models.lcm import LCMSchedule
+from models.lora import Lora, fuse, read_lora
 from models.pipeline import Pipeline
+from models.prompts import PromptEncoder
+from models.weights import read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from torch import nn
+
+_VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 _CLASSES: dict[str, dict[str, Any]] = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "vae": {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny},
+    "vae": _VAES,
     "text_encoder": {"CLIPTextModel": CLIPTextModel},
+    "text_encoder_2": {"CLIPTextModelWithProjection": CLIPTextModelWithProjection},
 }
 _TOKENIZERS = {"CLIPTokenizer", "CLIPTokenizerFast"}
+_BETAS = {  # schedulers whose config holds the betas that an LCM-LoRA goes by
+    "LCMScheduler", "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LMSDiscreteScheduler",
+    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler",
+}  # fmt: skip
+_LEFT_ALONE = {"safety_checker", "feature_extractor", "image_encoder"}
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SDXL = "text_time"
 
 
-def load_pipeline(folder: Path, *, device: str, dtype: torch.dtype) -> Pipeline:
-    """Load a latent consistency checkpoint onto a device.
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """Where the parts of a checkpoint lie on this machine.
 
-    Raises CheckpointError, naming the file and what is wrong with it, for a folder that is not
-    such a checkpoint or that holds a component which is not supported.
+    `folder` is in diffusers' layout. `unet` and `vae` are folders that stand in for its own,
+    `tiny` one with an `AutoencoderTiny` beside it, `lora` an LCM-LoRA that is fused at load.
     """
-    index = _read_json(folder / "model_index.json")
-    modules = {
-        name: _load_module(folder, name, _class_name(index, name), device=device, dtype=dtype)
-        for name in _CLASSES
-    }
-    _check_unet(folder, modules["unet"].config, modules["vae"].config)
-    _check_vae(folder, modules["vae"].config)
+
+    folder: Path
+    unet: Path | None = None
+    vae: Path | None = None
+    tiny: Path | None = None
+    lora: Path | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """The LoRA file of a style, and how strongly it is applied."""
+
+    path: Path
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where modules are loaded to."""
+
+    device: str
+    dtype: torch.dtype
+    name: str = field(default="")  # of the checkpoint, for errors
+
+
+def load_pipeline(
+    files: CheckpointFiles,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    adapters: Mapping[str, Adapter] | None = None,
+    max_batch: int = 1,
+    guidance_range: tuple[float, float] = (1.0, 2.0),
+) -> Pipeline:
+    """Load a latent consistency checkpoint onto a device, with the LoRAs of its styles.
+
+    `adapters` are by the name of their style, `max_batch` the most rows of a forward. Raises
+    CheckpointError, naming the file and what is wrong with it, for a folder that is not such a
+    checkpoint or that holds a component which is not supported.
+    """
+    index = _read_index(files.folder)
+    place = _Place(device, dtype, files.folder.name)
+    unet = _load_unet(files, index, place)
+    is_sdxl = unet.config.addition_embed_type == _SDXL
+    names = ["text_encoder", *(["text_encoder_2"] if is_sdxl else [])]
+    encoders = {name: _load_module(files.folder, name, index, place) for name in names}
+    roots = {"unet": unet, **encoders}
+    if files.lora is not None:
+        fuse(read_lora(files.lora, roots), roots)
     return Pipeline(
-        **modules,
-        tokenizer=_load_tokenizer(folder, index),
-        schedule=_load_schedule(folder, index),
+        unet=unet,
+        autoencoders=_load_autoencoders(files, index, place, unet),
+        prompts=PromptEncoder(
+            [_load_tokenizer(files.folder, f"tokenizer{name[12:]}", index) for name in names],
+            list(encoders.values()),
+            has_zero_negative=bool(index.get("force_zeros_for_empty_prompt", is_sdxl)) and is_sdxl,
+        ),
+        schedule=_load_schedule(files, index),
+        guidance_range=guidance_range,
+        adapters=_bank(roots, adapters or {}, max_batch=max_batch),
     )
 
 
-def _load_module(
-    folder: Path, name: str, class_name: str, *, device: str, dtype: torch.dtype
-) -> Any:
-    known = _CLASSES[name]
+def _bank(
+    roots: Mapping[str, nn.Module], adapters: Mapping[str, Adapter], *, max_batch: int
+) -> AdapterBank:
+    loras: dict[str, Lora] = {
+        name: read_lora(adapter.path, roots, weight=adapter.weight)
+        for name, adapter in adapters.items()
+    }
+    device: torch.device = roots["unet"].device  # type: ignore[assignment]
+    return AdapterBank(roots, loras, num_slots=max(NUM_SLOTS, max_batch), device=device)
+
+
+def _load_unet(files: CheckpointFiles, index: dict[str, Any], place: _Place) -> Any:
+    if files.unet is None:
+        unet = _load_module(files.folder, "unet", index, place)
+    else:
+        unet = _load(files.unet, UNet2DConditionModel, _WEIGHTS, "unet", place)
+    kind = unet.config.addition_embed_type
+    if kind not in {None, _SDXL}:
+        raise CheckpointError(f"{place.name}: the UNet's addition_embed_type {kind} is not known")
+    for name in ("class_embed_type", "encoder_hid_dim", "num_class_embeds"):
+        if unet.config.get(name):
+            raise CheckpointError(f"{place.name}: the UNet's {name} is not supported")
+    if kind == _SDXL and index.get("requires_aesthetics_score"):
+        raise CheckpointError(f"{place.name}: requires_aesthetics_score: a refiner is no LCM")
+    return unet
+
+
+def _load_autoencoders(
+    files: CheckpointFiles, index: dict[str, Any], place: _Place, unet: Any
+) -> dict[str, Autoencoder]:
+    if files.vae is None:
+        vae = _load_module(files.folder, "vae", index, place)
+    else:
+        vae = _load(files.vae, AutoencoderKL, _WEIGHTS, "vae", place)
+    # That of SDXL overflows in fp16 and makes black pictures; its config says so. The config of
+    # SD 1.5 says so by default, where it is not true.
+    is_sdxl = unet.config.addition_embed_type == _SDXL
+    if is_sdxl and vae.config.get("force_upcast") and place.dtype == torch.float16:
+        vae = vae.to(torch.float32)
+    vaes = {"full": vae}
+    if files.tiny is not None:
+        vaes["tiny"] = _load(files.tiny, AutoencoderTiny, _WEIGHTS, "tiny autoencoder", place)
+    for part in vaes.values():
+        _check_vae(place.name, unet.config, part.config)
+    return {name: Autoencoder(part) for name, part in vaes.items()}
+
+
+def _load_module(folder: Path, name: str, index: dict[str, Any], place: _Place) -> Any:
+    class_name, known = _class_name(index, name), _CLASSES[name]
     if class_name not in known:
         raise CheckpointError(
-            f"{folder.name}: {name} is a {class_name}; supported are {', '.join(known)}"
+            f"{place.name}: {name} is a {class_name}; supported are {', '.join(known)}"
         )
+    weights = "model.safetensors" if name.startswith("text_encoder") else _WEIGHTS
+    return _load(folder / name, known[class_name], weights, name, place)
+
+
+def _load(folder: Path, kind: Any, weights: str, name: str, place: _Place) -> Any:
     try:
-        module = known[class_name].from_pretrained(
-            folder / name,
-            dtype=dtype,
+        read_header(folder / weights)
+        module, found = kind.from_pretrained(
+            folder,
+            dtype=place.dtype,
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
         )
     except Exception as error:  # a config of other people's raises anything in diffusers
-        raise CheckpointError(f"{folder.name}: {name} cannot be loaded: {error}") from error
-    module = module.to(device).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
+        raise CheckpointError(f"{place.name}: {name} cannot be loaded: {error}") from error
+    # The libraries only warn, and fill what is missing with random numbers.
+    strange = set(found["unexpected_keys"]) if name == "unet" else set()
+    if keys := sorted(set(found["missing_keys"]) | strange):
+        raise CheckpointError(f"{place.name}: {name}'s weights do not fit its config: {keys[0]}")
+    module = module.to(place.device).eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
     # Convolutions are faster on channels-last weights: UNet 15 %, decoder 30 % on a CPU.
-    return module if name == "text_encoder" else module.to(memory_format=torch.channels_last)
+    is_text = weights.startswith("model")
+    return module if is_text else module.to(memory_format=torch.channels_last)
 
 
-def _load_tokenizer(folder: Path, index: dict[str, Any]) -> Any:
-    class_name = _class_name(index, "tokenizer")
+def _load_tokenizer(folder: Path, name: str, index: dict[str, Any]) -> Any:
+    class_name = _class_name(index, name)
     if class_name not in _TOKENIZERS:
-        raise CheckpointError(
-            f"{folder.name}: tokenizer is a {class_name}; supported: CLIPTokenizer"
-        )
+        raise CheckpointError(f"{folder.name}: {name} is a {class_name}; supported: CLIPTokenizer")
     try:
-        return CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        return CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
     except Exception as error:
-        raise CheckpointError(f"{folder.name}: tokenizer cannot be loaded: {error}") from error
+        raise CheckpointError(f"{folder.name}: {name} cannot be loaded: {error}") from error
 
 
-def _load_schedule(folder: Path, index: dict[str, Any]) -> LCMSchedule:
-    if _class_name(index, "scheduler") != "LCMScheduler":
+def _load_schedule(files: CheckpointFiles, index: dict[str, Any]) -> LCMSchedule:
+    """Read the betas. A plain checkpoint's own are those of the LCM that is joined to it."""
+    name, folder = _class_name(index, "scheduler"), files.folder
+    is_joined = files.unet is not None or files.lora is not None
+    if name not in _BETAS or (name != "LCMScheduler" and not is_joined):
         raise CheckpointError(
-            f"{folder.name}: the scheduler is a {_class_name(index, 'scheduler')}, not an "
-            "LCMScheduler: this is no latent consistency model"
+            f"{folder.name}: the scheduler is a {name}, not an LCMScheduler: this is no latent "
+            "consistency model; `instant-refine models add` can join an LCM-LoRA to it"
         )
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     try:
@@ -94,27 +220,26 @@ def _load_schedule(folder: Path, index: dict[str, Any]) -> LCMSchedule:
         raise CheckpointError(f"{folder.name}: the scheduler's config: {error}") from error
 
 
-def _check_unet(folder: Path, config: Any, vae_config: Any) -> None:
-    if not config.time_cond_proj_dim:
-        raise CheckpointError(
-            f"{folder.name}: the UNet has no time_cond_proj_dim, so it takes no guidance "
-            "embedding; a plain Stable Diffusion with an LCM-LoRA is not supported yet"
-        )
-
-    if config.addition_embed_type:
-        raise CheckpointError(f"{folder.name}: the UNet's addition_embed_type is not supported")
-    if config.in_channels != vae_config.latent_channels:
-        raise CheckpointError(
-            f"{folder.name}: the UNet takes {config.in_channels} channels and the autoencoder "
-            f"makes {vae_config.latent_channels}"
-        )
-
-
-def _check_vae(folder: Path, config: Any) -> None:
+def _check_vae(name: str, unet_config: Any, config: Any) -> None:
     if config.get("shift_factor"):
-        raise CheckpointError(f"{folder.name}: the autoencoder's shift_factor is not supported")
-    if config.get("latents_mean") is not None or config.get("latents_std") is not None:
-        raise CheckpointError(f"{folder.name}: the autoencoder's latents_mean is not supported")
+        raise CheckpointError(f"{name}: the autoencoder's shift_factor is not supported")
+    if (config.get("latents_mean") is None) != (config.get("latents_std") is None):
+        raise CheckpointError(f"{name}: the autoencoder has one of latents_mean and latents_std")
+    if unet_config.in_channels != config.latent_channels:
+        raise CheckpointError(
+            f"{name}: the UNet takes {unet_config.in_channels} channels and the autoencoder "
+            f"makes {config.latent_channels}"
+        )
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Read `model_index.json`. Raises CheckpointError for a component that nobody here knows."""
+    index = _read_json(folder / "model_index.json")
+    known = {*_CLASSES, "scheduler", "tokenizer", "tokenizer_2", *_LEFT_ALONE}
+    for name, entry in index.items():
+        if isinstance(entry, list) and any(entry) and name not in known:
+            raise CheckpointError(f"{folder.name}: the component {name} is not supported")
+    return index
 
 
 def _class_name(index: dict[str, Any], name: str) -> str:

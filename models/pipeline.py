@@ -1,31 +1,50 @@
 """One checkpoint as verbs over batches: tensors in, tensors out, no state of any request.
 
 The modules are diffusers' and transformers'; the loop around them is the engine's.
-Key of shapes: B rows, L tokens, D text width, E guidance width, C h w latents, H W pixels.
+Key of shapes: B rows, G UNet rows of a row (2 where guidance doubles them), L tokens, D text
+width, P pooled width, E guidance width, C h w latents, H W pixels.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 
-from models.lcm import LCMSchedule, alphas_cumprod
+from models.lcm import LCMSchedule, alphas_cumprod, guidance_embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from models.adapters import AdapterBank
+    from models.autoencoder import Autoencoder
+    from models.prompts import PromptEmbeds, PromptEncoder
+
+GUIDANCE_BOUNDS = (0.5, 20.0)
+"""The guidance that the API takes."""
 
 
 @dataclass(frozen=True)
-class PromptEmbeds:
-    """`embeds` is [B, L, D]; `dropped` counts the tokens of each prompt that did not fit."""
+class Conditioning:
+    """What the UNet reads beside latents and timestep: of one row, or stacked to B rows.
 
-    embeds: torch.Tensor
-    dropped: list[int]
+    `prompt_embeds` [G, L, D]; a guidance embedding `timestep_cond` [E], or a `guidance_scale` []
+    between two UNet rows (G is 2); `pooled_embeds` [G, P] and `time_ids` [6] of SDXL.
+    """
+
+    prompt_embeds: torch.Tensor
+    timestep_cond: torch.Tensor | None = None
+    guidance_scale: torch.Tensor | None = None
+    pooled_embeds: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Conditioning:
+        """Apply a change to each tensor that is there."""
+        parts = vars(self).items()
+        changed = {name: None if part is None else change(part) for name, part in parts}
+        return Conditioning(**changed)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -42,40 +61,64 @@ class RowNoise:
 
 
 class Pipeline:
-    """UNet, autoencoder and text encoder of one checkpoint, on one device, in one dtype."""
+    """UNet, autoencoders and text encoders of one checkpoint, on one device.
+
+    A UNet without guidance embedding is guided by doubled rows, within `guidance_range`: beyond
+    it a UNet with an LCM-LoRA falls apart (arXiv 2311.05556), so that the API's 0.5 to 20 is
+    mapped onto it.
+    """
 
     def __init__(
         self,
         *,
         unet: Any,
-        vae: Any,
-        text_encoder: Any,
-        tokenizer: Any,
+        autoencoders: Mapping[str, Autoencoder],
+        prompts: PromptEncoder,
         schedule: LCMSchedule,
+        adapters: AdapterBank,
+        guidance_range: tuple[float, float] = (1.0, 2.0),
     ) -> None:
         self.unet = unet
-        self.vae = vae
-        self.text_encoder = text_encoder
-        self.tokenizer = tokenizer
+        self.autoencoders = autoencoders
+        self.prompts = prompts
+        self.adapters = adapters
         self.schedule = schedule
         self.alphas_cumprod = alphas_cumprod(schedule)  # [T], on the CPU: the plan is made there
         self.device: torch.device = unet.device
         self.dtype: torch.dtype = unet.dtype
-        self.guidance_dim: int = unet.config.time_cond_proj_dim
-        self.num_latent_channels: int = unet.config.in_channels
-        self.has_posterior = isinstance(vae, AutoencoderKL)
-        self.vae_scale_factor = 2 ** (_num_vae_levels(vae) - 1)
-        self._vae_fp32: Any = None
+        self.guidance_dim: int | None = unet.config.time_cond_proj_dim
+        self.is_sdxl = unet.config.addition_embed_type == "text_time"
+        self.vae_scale_factor = autoencoders["full"].scale_factor
+        self._guidance_range = guidance_range
+
+    @property
+    def rows_per_row(self) -> int:
+        """UNet rows that a row of a job takes: 2 where guidance doubles them."""
+        return 1 if self.guidance_dim else 2
+
+    def autoencoder_kind(self, wished: str) -> Literal["full", "tiny"]:
+        """Return the autoencoder that a wish gets: the checkpoint's own where there is no tiny."""
+        return "tiny" if wished == "tiny" and "tiny" in self.autoencoders else "full"
+
+    def used_guidance(self, guidance_scale: float) -> float | None:
+        """Return the scale that 0.5 to 20 is mapped to; None where it is taken as it is."""
+        if self.guidance_dim:
+            return None
+        low, high = self._guidance_range
+        share = (guidance_scale - GUIDANCE_BOUNDS[0]) / (GUIDANCE_BOUNDS[1] - GUIDANCE_BOUNDS[0])
+        return low + share * (high - low)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """Return [C, h, w] of a picture of `height` x `width` pixels."""
         return (
-            self.num_latent_channels,
+            self.unet.config.in_channels,
             height // self.vae_scale_factor,
             width // self.vae_scale_factor,
         )
 
-    def draw_noise(self, seed: int, height: int, width: int, num_steps: int) -> RowNoise:
+    def draw_noise(
+        self, seed: int, height: int, width: int, num_steps: int, autoencoder: str = "full"
+    ) -> RowNoise:
         """Draw a row's randomness in the order of `LatentConsistencyModelImg2ImgPipeline`.
 
         torch's CPU generator uses the low 32 bits of the seed: seeds that are equal modulo
@@ -88,7 +131,7 @@ class Pipeline:
         def draw() -> torch.Tensor:
             return torch.randn((1, *shape), generator=generator, dtype=torch.float32)[0]
 
-        posterior = draw() if self.has_posterior else None
+        posterior = draw() if self.autoencoders[autoencoder].has_posterior else None
         start = draw()
         steps = [draw() for _ in range(num_steps - 1)]
         return RowNoise(
@@ -106,48 +149,46 @@ class Pipeline:
         return RowNoise(posterior, noise.start[area], noise.steps[area])
 
     @torch.inference_mode()
-    def encode_prompt(self, prompts: Sequence[str]) -> PromptEmbeds:
-        """Embed prompts, each cut to the text encoder's length (77 tokens for CLIP)."""
-        length = self.tokenizer.model_max_length
-        lengths = [len(ids) for ids in self.tokenizer(list(prompts), verbose=False).input_ids]
-        tokens = self.tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=length,
-            truncation=True,
-            return_tensors="pt",
+    def encode_prompt(
+        self, prompt: str, negative_prompt: str | None = None, adapter: str = ""
+    ) -> PromptEmbeds:
+        """Embed a prompt, and what to lead away from where the rows are doubled for guidance."""
+        self.adapters.select([adapter])
+        if self.guidance_dim:
+            return self.prompts.encode(prompt)
+        return self.prompts.encode_guided(prompt, negative_prompt)
+
+    def condition(
+        self, prompt: PromptEmbeds, guidance_scale: float, height: int, width: int
+    ) -> Conditioning:
+        """Put together what the UNet reads of one row of `height` x `width` pixels."""
+        scale = self.used_guidance(guidance_scale)
+        cond = (
+            guidance_embedding([guidance_scale], self.guidance_dim)[0]
+            if self.guidance_dim
+            else None
         )
-        uses_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if uses_mask else None
-        hidden = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return PromptEmbeds(
-            hidden.to(self.dtype), [max(0, count - length) for count in lengths]
-        )  # [B, L, D]
+        size = torch.tensor([height, width, 0, 0, height, width]) if self.is_sdxl else None
+        return Conditioning(
+            prompt_embeds=prompt.embeds,
+            timestep_cond=cond,
+            guidance_scale=None if scale is None else torch.tensor(scale),
+            pooled_embeds=prompt.pooled,
+            time_ids=size,
+        ).map(lambda part: part.to(self.device, self.dtype if part.ndim else None))
 
     @torch.inference_mode()
     def encode_image(
         self,
         pixels: torch.Tensor,
         posterior_noise: torch.Tensor | None,
+        autoencoder: str = "full",
         *,
         in_fp32: bool = False,
     ) -> torch.Tensor:
-        """Encode uint8 pixels [B, H, W, 3] into scaled latents [B, C, h, w].
-
-        `posterior_noise` [B, C, h, w] picks the sample of the posterior; None where the
-        autoencoder has no posterior. `in_fp32` is for pictures that overflow 16 bits.
-        """
-        vae = self._vae(in_fp32=in_fp32)
-        image = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255.0  # [B, 3, H, W]
-        encoded = vae.encode((2.0 * image - 1.0).to(vae.dtype))
-        if posterior_noise is None:
-            latents = encoded.latents
-        else:
-            posterior = encoded.latent_dist
-            noise = posterior_noise.to(posterior.mean)
-            latents = posterior.mean + posterior.std * noise
-        scaled: torch.Tensor = latents * vae.config.scaling_factor
-        return scaled.to(self.dtype)
+        """Encode uint8 pixels [B, H, W, 3] into latents [B, C, h, w]; see `Autoencoder.encode`."""
+        chosen = self.autoencoders[autoencoder]
+        return chosen.encode(pixels, posterior_noise, in_fp32=in_fp32).to(self.dtype)
 
     def latent_mask(self, mask: torch.Tensor) -> torch.Tensor:
         """Bring a mask [H, W] to the latents' size [1, h, w]: 1 where any pixel is not 0."""
@@ -161,54 +202,52 @@ class Pipeline:
         self,
         latents: torch.Tensor,
         timesteps: torch.Tensor,
-        timestep_cond: torch.Tensor,
-        prompt_embeds: torch.Tensor,
+        conditioning: Conditioning,
+        adapters: Sequence[str] = (),
     ) -> torch.Tensor:
-        """Run the UNet on rows that may differ in timestep [B], guidance and prompt.
+        """Run the UNet on rows that may differ in timestep [B], guidance, prompt and adapter.
 
-        `latents` are [B, C, h, w], `timestep_cond` [B, E], `prompt_embeds` [B, L, D]. Returns
-        [B, C, h, w]: noise, velocity or sample, as the schedule's prediction type says.
+        `latents` are [B, C, h, w], and so is what is returned: noise, velocity or sample, as the
+        schedule's prediction type says. Doubled rows stand side by side, and are made one again.
         """
+        num_rows, doubling = len(latents), conditioning.prompt_embeds.shape[1]
+        cond = conditioning.timestep_cond
+        self.adapters.select([name for name in adapters for _ in range(doubling)])
         output = self.unet(
-            latents,
-            timesteps,
-            timestep_cond=timestep_cond,
-            encoder_hidden_states=prompt_embeds,
+            latents.repeat_interleave(doubling, 0),
+            timesteps.repeat_interleave(doubling, 0),
+            timestep_cond=cond,
+            encoder_hidden_states=conditioning.prompt_embeds.flatten(0, 1),
+            added_cond_kwargs=_added(conditioning, doubling),
             return_dict=False,
-        )
-        return output[0]  # type: ignore[no-any-return]
+        )[0]  # [B * G, C, h, w]
+        if conditioning.guidance_scale is None:
+            return output  # type: ignore[no-any-return]
+        unguided, guided = output.view(num_rows, doubling, *output.shape[1:]).unbind(1)
+        scale = conditioning.guidance_scale[:, None, None, None]  # [B, 1, 1, 1], fp32
+        return unguided + scale * (guided - unguided)  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def decode_latents(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:
+    def decode_latents(
+        self, latents: torch.Tensor, autoencoder: str = "full", *, in_fp32: bool = False
+    ) -> torch.Tensor:
         """Decode scaled latents [B, C, h, w] into pixels [B, H, W, 3], fp32, about 0 to 255.
 
-        Neither clamped nor rounded yet, so that the caller can see what is not finite. `in_fp32`
-        is for latents that overflow 16 bits on their way, as SDXL's do.
+        Neither clamped nor rounded yet, so that the caller can see what is not finite.
         """
-        vae = self._vae(in_fp32=in_fp32)
-        latents = latents.to(vae.dtype) / vae.config.scaling_factor
-        image = vae.decode(latents, return_dict=False)[0]
-        image = image.float() / 2 + 0.5  # [B, 3, H, W]
-        return image.permute(0, 2, 3, 1) * 255.0  # type: ignore[no-any-return]
+        return self.autoencoders[autoencoder].decode(latents, in_fp32=in_fp32)
 
-    def _vae(self, *, in_fp32: bool) -> Any:
-        """Return the autoencoder, or its copy in fp32, made when it is first needed.
 
-        A copy, since changing the dtype in place would move the weights away from what was
-        compiled or captured with them.
-        """
-        if not in_fp32 or self.dtype == torch.float32:
-            return self.vae
-        if self._vae_fp32 is None:
-            self._vae_fp32 = copy.deepcopy(self.vae).float()
-        return self._vae_fp32
+def _added(conditioning: Conditioning, doubling: int) -> dict[str, torch.Tensor] | None:
+    """Return the further conditioning of SDXL, for B * G rows."""
+    if conditioning.pooled_embeds is None or conditioning.time_ids is None:
+        return None
+    return {
+        "text_embeds": conditioning.pooled_embeds.flatten(0, 1),
+        "time_ids": conditioning.time_ids.repeat_interleave(doubling, 0),
+    }
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
     """Clamp and round float pixels to uint8; the shape stays."""
     return pixels.clamp(0.0, 255.0).round().to(torch.uint8)
-
-
-def _num_vae_levels(vae: Any) -> int:
-    channels = getattr(vae.config, "encoder_block_out_channels", None)
-    return len(channels or vae.config.block_out_channels)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,6 @@ import torch
 
 from models.lcm import (
     add_noise,
-    guidance_embedding,
     lcm_step,
     num_steps_run,
     step_coefficients,
@@ -34,9 +33,10 @@ from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
 from service.jobs import Failed, Finished, Outcome, Progress, StageTimes
 
 if TYPE_CHECKING:
-    from models.pipeline import Pipeline, PromptEmbeds, RowNoise
+    from models.pipeline import Pipeline, RowNoise
+    from models.prompts import PromptEmbeds
     from service.engine.scheduler import Key, Row, Scheduler
-    from service.jobs import Job
+    from service.jobs import Autoencoder, Job
 
 _log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ class Engine:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipelines: Mapping[str, Pipeline],
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -68,7 +68,7 @@ class Engine:
         self.stats = EngineStats()
         self.pace = Pace(clock)
         self._poisons_freed_slots = poisons_freed_slots
-        self._pipeline = pipeline
+        self._pipelines = pipelines  # by the name of the checkpoint, the default first
         self._scheduler = scheduler
         self._clock = clock
         self._states: dict[str, _JobState] = {}
@@ -91,7 +91,9 @@ class Engine:
         """Let a job wait for slots; whatever becomes of it comes out of `step`."""
         now = self._clock()
         try:
-            self._scheduler.add(job, num_steps=self._num_steps(job), now=now)
+            rows_per_row = self._pipeline(job).rows_per_row
+            num_steps = self._num_steps(job)
+            self._scheduler.add(job, num_steps=num_steps, now=now, rows_per_row=rows_per_row)
         except (QueueFull, GenerationFailed) as error:
             self._outcomes.append(Failed(job.id, error.code))
         else:
@@ -131,26 +133,29 @@ class Engine:
         with self._timed(state, "encode_ms"):
             in_fp32 = row.index in state.rows_in_fp32
             inputs = self._row_inputs(row, prompt, state.noises, in_fp32=in_fp32)
-        self._table(row.key, inputs.prompt_embeds.shape).write(row.slot, inputs)
+        self._table(row.key, inputs).write(row.slot, inputs)
 
     def _begin(self, state: _JobState) -> PromptEmbeds:
         """Do once what all rows of a job share: its prompt, and the fields of noise by seed."""
-        job, pipeline = state.job, self._pipeline
+        job, params, pipeline = state.job, state.job.params, self._pipeline(state.job)
         state.times_ms["queue_ms"] = 1000 * (self._clock() - state.added_at)
         with self._timed(state, "text_ms"):
-            prompt = state.prompt = pipeline.encode_prompt([job.params.prompt])
+            prompt = pipeline.encode_prompt(params.prompt, params.negative_prompt, params.style)
+            state.prompt = prompt
         height, width = job.image.shape[:2]
         with self._timed(state, "encode_ms"):
             state.noises = {
-                seed: pipeline.draw_noise(seed, height, width, self._num_steps(job))
-                for seed in set(job.params.seeds)
+                seed: pipeline.draw_noise(
+                    seed, height, width, self._num_steps(job), self._autoencoder(job)
+                )
+                for seed in set(params.seeds)
             }
         return prompt
 
     def _row_inputs(
         self, row: Row, prompt: PromptEmbeds, noises: dict[int, RowNoise], *, in_fp32: bool
     ) -> RowInputs:
-        job, params, pipeline = row.job, row.job.params, self._pipeline
+        job, params, pipeline = row.job, row.job.params, self._pipeline(row.job)
         steps = timesteps(pipeline.schedule, params.num_inference_steps, params.strength)
         y, x = origin = job.row_origins()[row.index]
         field_of_noise = noises[params.seeds[row.index]]
@@ -159,7 +164,7 @@ class Engine:
         mask = np.ones((params.height, params.width)) if job.mask is None else job.mask[area]
         posterior = None if noise.posterior is None else noise.posterior[None]
         pixels = torch.from_numpy(job.image[area])[None]  # [1, H, W, 3]
-        clean = pipeline.encode_image(pixels, posterior, in_fp32=in_fp32)
+        clean = pipeline.encode_image(pixels, posterior, self._autoencoder(job), in_fp32=in_fp32)
         start = noise.start[None].to(clean)  # [1, C, h, w], as is clean
         alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
         return RowInputs(
@@ -169,8 +174,9 @@ class Engine:
             noise=noise.steps,
             coefficients=step_coefficients(pipeline.schedule, pipeline.alphas_cumprod, steps),
             timesteps=steps,
-            timestep_cond=guidance_embedding([params.guidance_scale], pipeline.guidance_dim)[0],
-            prompt_embeds=prompt.embeds[0],
+            conditioning=pipeline.condition(
+                prompt, params.guidance_scale, params.height, params.width
+            ),
         )
 
     def _denoise(self, scheduled: Sequence[Row]) -> list[Row]:
@@ -202,11 +208,12 @@ class Engine:
     def _forward(self, rows: Sequence[Row]) -> None:
         """Call the UNet once; the slots change only if it succeeds."""
         started = self._clock()
-        pipeline, table = self._pipeline, self._tables[rows[0].key]
+        pipeline, table = self._pipeline(rows[0].job), self._tables[rows[0].key]
         inputs = table.gather(rows)
         self.stats.count_call(len(rows))
+        styles = [row.job.params.style for row in rows]
         output = pipeline.predict_noise(
-            inputs.latents, inputs.timesteps, inputs.timestep_cond, inputs.prompt_embeds
+            inputs.latents, inputs.timesteps, inputs.conditioning, styles
         )  # [B, C, h, w]
         latents = lcm_step(
             output,
@@ -248,21 +255,23 @@ class Engine:
         again in fp32. Raises NotFinite when that does not help either.
         """
         latents = self._tables[row.key].latents[row.slot : row.slot + 1]  # [1, C, h, w]
-        pixels = self._pipeline.decode_latents(latents)[0]  # [H, W, 3]
+        pipeline, autoencoder = self._pipeline(row.job), self._autoencoder(row.job)
+        pixels = pipeline.decode_latents(latents, autoencoder)[0]  # [H, W, 3]
         is_fine = torch.isfinite(latents).all() & (latents.amin() != latents.amax())
         has_latents, has_pixels = torch.stack([is_fine, torch.isfinite(pixels).all()]).tolist()
         if not (has_latents and has_pixels):
-            if self._pipeline.dtype == torch.float32:
+            if pipeline.dtype == torch.float32:
                 raise self._not_finite()
             if not has_latents:
                 self._begin_in_fp32(row, state)
                 return None
-            pixels = self._decode_in_fp32(latents)
+            pixels = self._decode_in_fp32(row.job, latents)
         return to_uint8(pixels).cpu()
 
-    def _decode_in_fp32(self, latents: torch.Tensor) -> torch.Tensor:
+    def _decode_in_fp32(self, job: Job, latents: torch.Tensor) -> torch.Tensor:
         self.stats.num_fp32_retries += 1
-        pixels = self._pipeline.decode_latents(latents, in_fp32=True)[0]  # [H, W, 3]
+        pipeline, autoencoder = self._pipeline(job), self._autoencoder(job)
+        pixels = pipeline.decode_latents(latents, autoencoder, in_fp32=True)[0]  # [H, W, 3]
         if not bool(torch.isfinite(pixels).all()):
             raise self._not_finite()
         return pixels
@@ -283,14 +292,18 @@ class Engine:
         return NotFinite("neither latents nor pixels of a row may be NaN, infinite or all equal")
 
     def _finished(self, state: _JobState, num_steps: int) -> Finished:
+        pipeline = self._pipeline(state.job)
         images = torch.stack([state.images[index] for index in range(state.job.num_rows)])
         return Finished(
             state.job.id,
             images.numpy(),
             num_steps_run=num_steps,
-            num_tokens_dropped=state.prompt.dropped[0] if state.prompt else 0,
+            num_tokens_dropped=state.prompt.dropped if state.prompt else 0,
             times=StageTimes(**state.times_ms),
             device_ms=state.device_ms,
+            autoencoder=self._autoencoder(state.job),
+            guidance_scale=pipeline.used_guidance(state.job.params.guidance_scale),
+            reads_negative_prompt=pipeline.rows_per_row > 1,
         )
 
     def _end(self, outcome: Outcome) -> None:
@@ -311,7 +324,7 @@ class Engine:
 
     def _recover_memory(self) -> None:
         self.stats.num_out_of_memory += 1
-        release_memory(self._pipeline.device)
+        release_memory(next(iter(self._pipelines.values())).device)
 
     def _poison_free_slots(self) -> None:
         for table in self._tables.values():
@@ -338,21 +351,25 @@ class Engine:
 
         Raises GenerationFailed for more than a slot holds.
         """
-        params, schedule = job.params, self._pipeline.schedule
+        params, schedule = job.params, self._pipeline(job).schedule
         num_steps = num_steps_run(schedule, params.num_inference_steps, params.strength)
         if num_steps > MAX_STEPS:
             raise GenerationFailed(f"a row runs at most {MAX_STEPS} steps")
         return num_steps
 
-    def _table(self, key: Key, text_shape: torch.Size) -> SlotTable:
+    def _pipeline(self, job: Job) -> Pipeline:
+        """Return the checkpoint that a job names. Raises GenerationFailed for an unknown one."""
+        name = job.params.model or next(iter(self._pipelines))
+        if name not in self._pipelines:
+            raise GenerationFailed(f"no checkpoint {name!r} is loaded")
+        return self._pipelines[name]
+
+    def _autoencoder(self, job: Job) -> Autoencoder:
+        return self._pipeline(job).autoencoder_kind(job.params.autoencoder)
+
+    def _table(self, key: Key, like: RowInputs) -> SlotTable:
         if key not in self._tables:
-            self._tables[key] = SlotTable(
-                self._pipeline,
-                num_slots=self._scheduler.num_slots,
-                height=key[0],
-                width=key[1],
-                text_shape=text_shape,
-            )
+            self._tables[key] = SlotTable(like, num_slots=self._scheduler.num_slots)
         return self._tables[key]
 
     @contextmanager

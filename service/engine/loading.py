@@ -10,7 +10,7 @@ import transformers
 from models.catalog import CheckpointError, find_checkpoint
 from models.device import pick_device, pick_dtype
 from models.hub import local_folder
-from models.loader import load_pipeline
+from models.loader import CheckpointFiles, load_pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.jobs import Failed, GenerationParams, Job
@@ -31,8 +31,10 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     checkpoint = find_checkpoint(settings.model)
-    pipeline = load_pipeline(local_folder(checkpoint), device=device, dtype=dtype)
     max_batch = settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
+    pipeline = load_pipeline(
+        CheckpointFiles(local_folder(checkpoint)), device=device, dtype=dtype, max_batch=max_batch
+    )
     scheduler = Scheduler(
         max_batch=max_batch,
         # The front counts the waiting; those about to run may all arrive before the next step.
@@ -44,7 +46,7 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
         model=checkpoint.name,
         max_batch=max_batch,
     )
-    return Engine(pipeline, scheduler), ready
+    return Engine({checkpoint.name: pipeline}, scheduler), ready
 
 
 def _hush_libraries() -> None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from service.jobs import Job
 
-Key = tuple[int, int]
-"""Height and width: what rows of one forward must have in common."""
+Key = tuple[str, int, int]
+"""Checkpoint, height and width: what rows of one forward must have in common."""
 
 MAX_ADMISSIONS = 2
 """Rows admitted before one step: each costs an encode, for which the rows in flight wait."""
@@ -44,11 +44,13 @@ class Row:
     index: int
     slot: int
     num_steps: int
+    rows_per_row: int = 1  # of the UNet: guidance may double them
     step: int = 0
 
     @property
     def key(self) -> Key:
-        return self.job.params.height, self.job.params.width
+        params = self.job.params
+        return params.model, params.height, params.width
 
     @property
     def is_done(self) -> bool:
@@ -71,6 +73,7 @@ class _Entry:
     job: Job
     num_steps: int
     deadline: float
+    rows_per_row: int
     num_admitted: int = 0
 
     @property
@@ -81,7 +84,7 @@ class _Entry:
 class Scheduler:
     """Callers take turns, and the rows of whoever is next decide the step; whoever fits joins it.
 
-    `max_batch` rows at most share a forward; `max_waiting` jobs at most wait.
+    `max_batch` rows of the UNet at most share a forward; `max_waiting` jobs at most wait.
     """
 
     def __init__(self, *, max_batch: int, max_waiting: int) -> None:
@@ -108,14 +111,14 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._entries)
 
-    def add(self, job: Job, *, num_steps: int, now: float) -> None:
-        """Let a job wait, each of its rows for `num_steps` steps.
+    def add(self, job: Job, *, num_steps: int, now: float, rows_per_row: int = 1) -> None:
+        """Let a job wait, each of its rows for `num_steps` steps of `rows_per_row` UNet rows.
 
         Raises QueueFull when `max_waiting` jobs wait already.
         """
         if self.num_waiting >= self._max_waiting:
             raise QueueFull("the queue is full, try again later")
-        self._entries[job.id] = _Entry(job, num_steps, now + job.timeout_s)
+        self._entries[job.id] = _Entry(job, num_steps, now + job.timeout_s, rows_per_row)
         self._turns.append(job.id)
         self._shares.enter(job.caller)
 
@@ -185,7 +188,8 @@ class Scheduler:
 
     def _take_slot(self, entry: _Entry) -> Row:
         slot = heapq.heappop(self.free_slots)
-        row = self._rows[slot] = Row(entry.job, entry.num_admitted, slot, entry.num_steps)
+        row = Row(entry.job, entry.num_admitted, slot, entry.num_steps, entry.rows_per_row)
+        self._rows[slot] = row
         entry.num_admitted += 1
         if entry.has_rows_left:
             self._turns.append(entry.job.id)
@@ -197,7 +201,8 @@ class Scheduler:
         unfinished = [row for row in self._rows.values() if not row.is_done]
         callers = self._shares.in_turn(row.job.caller for row in unfinished)
         rows = [row for caller in callers for row in unfinished if row.job.caller == caller]
-        batch = [row for row in rows if row.key == rows[0].key][: self.max_batch]
+        alike = [row for row in rows if row.key == rows[0].key]
+        batch = alike[: max(1, self.max_batch // alike[0].rows_per_row)] if alike else []
         for row in batch:
-            self._shares.charge(row.job.caller, row.job.params.step_work)
+            self._shares.charge(row.job.caller, row.rows_per_row * row.job.params.step_work)
         return batch

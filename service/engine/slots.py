@@ -17,7 +17,7 @@ from models.lcm import NUM_COEFFICIENTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from models.pipeline import Pipeline
+    from models.pipeline import Conditioning
     from service.engine.scheduler import Row
 
 MAX_STEPS = 16
@@ -29,8 +29,7 @@ class RowInputs:
     """What one row needs for all its steps.
 
     `latents` [C, h, w] already noised, `clean` the same before, `mask` [1, h, w] 0 where they
-    stay, `noise` [N - 1, C, h, w], `coefficients` [N, 6], `timesteps` N numbers, `timestep_cond`
-    [E], `prompt_embeds` [L, D].
+    stay, `noise` [N - 1, C, h, w], `coefficients` [N, 6], `timesteps` N numbers.
     """
 
     latents: torch.Tensor
@@ -39,8 +38,7 @@ class RowInputs:
     noise: torch.Tensor
     coefficients: torch.Tensor
     timesteps: Sequence[int]
-    timestep_cond: torch.Tensor
-    prompt_embeds: torch.Tensor
+    conditioning: Conditioning
 
 
 @dataclass(frozen=True)
@@ -53,20 +51,21 @@ class StepInputs:
     noise: torch.Tensor
     coefficients: torch.Tensor
     timesteps: torch.Tensor
-    timestep_cond: torch.Tensor
-    prompt_embeds: torch.Tensor
+    conditioning: Conditioning
 
 
 class SlotTable:
-    """The rows of one shape. A slot's content is written whole before it is read."""
+    """The rows of one shape and checkpoint. A slot's content is written whole before it is read.
 
-    def __init__(
-        self, pipeline: Pipeline, *, num_slots: int, height: int, width: int, text_shape: torch.Size
-    ) -> None:
-        channels = pipeline.latent_shape(height, width)  # C, h, w
+    `like` is a row of that kind: the tables are made for its shapes.
+    """
 
-        def table(*shape: int, dtype: torch.dtype = pipeline.dtype) -> torch.Tensor:
-            return torch.zeros(num_slots, *shape, dtype=dtype, device=pipeline.device)
+    def __init__(self, like: RowInputs, *, num_slots: int) -> None:
+        channels = like.latents.shape  # C, h, w
+        dtype, device = like.latents.dtype, like.latents.device
+
+        def table(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+            return torch.zeros(num_slots, *shape, dtype=dtype, device=device)
 
         self.latents = table(*channels)  # [S, C, h, w]
         self.clean = table(*channels)  # [S, C, h, w]
@@ -74,8 +73,9 @@ class SlotTable:
         self.noise = table(MAX_STEPS, *channels)  # [S, N, C, h, w]; the last step's stays zero
         self.coefficients = table(MAX_STEPS, NUM_COEFFICIENTS, dtype=torch.float32)  # [S, N, 6]
         self.timesteps = table(MAX_STEPS, dtype=torch.int64)  # [S, N]
-        self.timestep_cond = table(pipeline.guidance_dim)  # [S, E]
-        self.prompt_embeds = table(*text_shape)  # [S, L, D]
+        self.conditioning = like.conditioning.map(
+            lambda part: table(*part.shape, dtype=part.dtype)
+        )  # [S, ...]
 
     def write(self, slot: int, inputs: RowInputs) -> None:
         """Fill a slot with a new row."""
@@ -87,20 +87,15 @@ class SlotTable:
         self.noise[slot, : num_steps - 1].copy_(inputs.noise)
         self.coefficients[slot, :num_steps].copy_(inputs.coefficients)
         self.timesteps[slot, :num_steps].copy_(torch.tensor(inputs.timesteps))
-        self.timestep_cond[slot].copy_(inputs.timestep_cond)
-        self.prompt_embeds[slot].copy_(inputs.prompt_embeds)
+        for name, part in vars(inputs.conditioning).items():
+            if part is not None:
+                getattr(self.conditioning, name)[slot].copy_(part)
 
     def poison(self, slot: int) -> None:
         """Fill a freed slot with NaN, so that whoever read what they did not write would show."""
-        for tensor in (
-            self.latents,
-            self.clean,
-            self.mask,
-            self.noise,
-            self.coefficients,
-            self.timestep_cond,
-            self.prompt_embeds,
-        ):
+        own = (self.latents, self.clean, self.mask, self.noise, self.coefficients)
+        shared = [part for part in vars(self.conditioning).values() if part is not None]
+        for tensor in (*own, *shared):
             tensor[slot].fill_(float("nan"))
 
     def gather(self, rows: Sequence[Row]) -> StepInputs:
@@ -114,8 +109,7 @@ class SlotTable:
             noise=self.noise[slots, steps],
             coefficients=self.coefficients[slots, steps],
             timesteps=self.timesteps[slots, steps],
-            timestep_cond=self.timestep_cond[slots],
-            prompt_embeds=self.prompt_embeds[slots],
+            conditioning=self.conditioning.map(lambda table: table[slots]),
         )
 
     def scatter(self, rows: Sequence[Row], latents: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.loader import load_pipeline
+from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
@@ -20,11 +20,11 @@ SIDE = 128
 
 def load(folder: Path) -> Pipeline:
     """Load a checkpoint as the oracle does: fp32 on the CPU."""
-    return load_pipeline(folder, device="cpu", dtype=torch.float32)
+    return load_pipeline(CheckpointFiles(folder), device="cpu", dtype=torch.float32)
 
 
 def make_engine(pipeline: Pipeline, *, max_batch: int = 1) -> Engine:
-    return Engine(pipeline, Scheduler(max_batch=max_batch, max_waiting=64))
+    return Engine({"": pipeline}, Scheduler(max_batch=max_batch, max_waiting=64))
 
 
 def noise_image(height: int = SIDE, width: int = SIDE, seed: int = 0) -> Pixels:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from models.lcm import guidance_embedding
-from models.pipeline import Pipeline, PromptEmbeds
+from models.pipeline import Conditioning, Pipeline
+from models.prompts import PromptEmbeds
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.jobs import Failed, Finished, Job, Progress
@@ -22,31 +23,29 @@ class FaultyPipeline(Pipeline):
     """A pipeline that fails where it is told to: a row is known by its guidance embedding."""
 
     def __init__(self, healthy: Pipeline) -> None:
-        super().__init__(
-            unet=healthy.unet,
-            vae=healthy.vae,
-            text_encoder=healthy.text_encoder,
-            tokenizer=healthy.tokenizer,
-            schedule=healthy.schedule,
-        )
+        vars(self).update(vars(healthy))
         self.poisoned_prompt = "poison"
         self.poisoned_cond: torch.Tensor | None = None
         self.makes_nan = False
         self.makes_infinite_pixels = False
 
-    def encode_prompt(self, prompts: Sequence[str]) -> PromptEmbeds:
-        if self.poisoned_prompt in prompts:
+    def encode_prompt(
+        self, prompt: str, negative_prompt: str | None = None, adapter: str = ""
+    ) -> PromptEmbeds:
+        if prompt == self.poisoned_prompt:
             raise RuntimeError("a prompt that cannot be encoded")
-        return super().encode_prompt(prompts)
+        return super().encode_prompt(prompt, negative_prompt, adapter)
 
     def predict_noise(
         self,
         latents: torch.Tensor,
         timesteps: torch.Tensor,
-        timestep_cond: torch.Tensor,
-        prompt_embeds: torch.Tensor,
+        conditioning: Conditioning,
+        adapters: Sequence[str] = (),
     ) -> torch.Tensor:
-        output = super().predict_noise(latents, timesteps, timestep_cond, prompt_embeds)
+        output = super().predict_noise(latents, timesteps, conditioning, adapters)
+        timestep_cond = conditioning.timestep_cond
+        assert timestep_cond is not None
         if self.poisoned_cond is not None:
             is_poisoned = (timestep_cond == self.poisoned_cond).all(1)
             if self.makes_infinite_pixels:
@@ -57,8 +56,10 @@ class FaultyPipeline(Pipeline):
                 raise RuntimeError("a row that cannot be denoised")
         return output
 
-    def decode_latents(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:
-        pixels = super().decode_latents(latents, in_fp32=in_fp32)
+    def decode_latents(
+        self, latents: torch.Tensor, autoencoder: str = "full", *, in_fp32: bool = False
+    ) -> torch.Tensor:
+        pixels = super().decode_latents(latents, autoencoder, in_fp32=in_fp32)
         if self.makes_infinite_pixels and latents.abs().max() > 1e4:
             pixels = pixels / 0.0  # as an autoencoder in 16 bits that overflows
         return pixels
@@ -193,7 +194,7 @@ def test_a_failing_row_fails_alone(pipeline: Pipeline, fault: str) -> None:
     victim = make_job("victim", prompt="poison" if fault == "prepare" else "fine", guidance=3.25)
     expected = run(make_engine(pipeline, max_batch=8), jobs)
     if fault != "prepare":
-        faulty.poisoned_cond = guidance_embedding([3.25], pipeline.guidance_dim)[0]
+        faulty.poisoned_cond = guidance_embedding([3.25], pipeline.guidance_dim or 0)[0]
         faulty.makes_nan = fault == "nan"
         faulty.makes_infinite_pixels = fault == "infinite pixels"
     engine = make_engine(faulty, max_batch=8)
@@ -208,7 +209,7 @@ def test_a_failing_row_fails_alone(pipeline: Pipeline, fault: str) -> None:
 def test_the_rows_of_a_failing_job_fail_together(pipeline: Pipeline) -> None:
     """A job of several rows that cannot be denoised fails once, and frees all its slots."""
     faulty = FaultyPipeline(pipeline)
-    faulty.poisoned_cond = guidance_embedding([3.25], pipeline.guidance_dim)[0]
+    faulty.poisoned_cond = guidance_embedding([3.25], pipeline.guidance_dim or 0)[0]
     engine = make_engine(faulty, max_batch=4)
     outcomes = run(engine, [make_job("rows", guidance=3.25, seeds=(1, 2, 3)), make_job("other")])
     assert outcomes["rows"] == Failed("rows", "generation-failed")
@@ -218,7 +219,7 @@ def test_the_rows_of_a_failing_job_fail_together(pipeline: Pipeline) -> None:
 def test_deadlines_and_a_full_queue_are_told(pipeline: Pipeline) -> None:
     """What is too late or too much is answered, not dropped."""
     now = 0.0
-    engine = Engine(pipeline, Scheduler(max_batch=1, max_waiting=64), clock=lambda: now)
+    engine = Engine({"": pipeline}, Scheduler(max_batch=1, max_waiting=64), clock=lambda: now)
     engine.add(make_job("late", timeout_s=5))
     engine.step()
     now = 6.0

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.loader import load_pipeline
-from models.pipeline import Pipeline, PromptEmbeds
+from models.autoencoder import Autoencoder
+from models.loader import CheckpointFiles, load_pipeline
+from models.pipeline import Pipeline
+from models.prompts import PromptEmbeds
 from service.engine.engine import Engine
 from service.engine.faults import SickDevice, is_out_of_memory, is_sticky
 from service.engine.scheduler import Scheduler
@@ -30,23 +32,17 @@ class HookedPipeline(Pipeline):
     """A pipeline that calls a test's own function before the UNet, which may raise."""
 
     def __init__(self, healthy: Pipeline, before_unet: Callable[[torch.Tensor], None]) -> None:
-        super().__init__(
-            unet=healthy.unet,
-            vae=healthy.vae,
-            text_encoder=healthy.text_encoder,
-            tokenizer=healthy.tokenizer,
-            schedule=healthy.schedule,
-        )
+        vars(self).update(vars(healthy))
         self._before_unet = before_unet
 
     def predict_noise(self, latents: torch.Tensor, *others: Any, **named: Any) -> torch.Tensor:
         self._before_unet(latents)
         return super().predict_noise(latents, *others, **named)
 
-    def encode_prompt(self, prompts: Any) -> PromptEmbeds:
-        if any("poison" in prompt for prompt in prompts):
+    def encode_prompt(self, prompt: str, *others: Any, **named: Any) -> PromptEmbeds:
+        if "poison" in prompt:
             raise ValueError("a prompt that cannot be encoded")
-        return super().encode_prompt(prompts)
+        return super().encode_prompt(prompt, *others, **named)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,10 +161,11 @@ def overflowing(folder: Path, part: str) -> Pipeline:
 
     The norm after it brings that back to one, so that fp32 makes an ordinary picture.
     """
-    pipeline = load_pipeline(folder, device="cpu", dtype=torch.float16)
-    pipeline.vae = copy.deepcopy(pipeline.vae)
+    pipeline = load_pipeline(CheckpointFiles(folder), device="cpu", dtype=torch.float16)
+    vae = copy.deepcopy(pipeline.autoencoders["full"].vae)
     with torch.no_grad():
-        getattr(pipeline.vae, part).conv_in.weight *= 2.0**18
+        getattr(vae, part).conv_in.weight *= 2.0**18
+    pipeline.autoencoders = {"full": Autoencoder(vae)}
     return pipeline
 
 
@@ -211,7 +208,7 @@ def test_a_slot_never_shows_who_had_it_before(pipeline: Pipeline, max_batch: int
     rng = random.Random(0)
     jobs = [small_job(str(number), rng) for number in range(1000)]
     scheduler = Scheduler(max_batch=max_batch, max_waiting=2000)
-    engine = Engine(pipeline, scheduler, poisons_freed_slots=True)
+    engine = Engine({"": pipeline}, scheduler, poisons_freed_slots=True)
     outcomes, left = {}, list(jobs)
     while left or engine.has_work():
         for _ in range(rng.randint(0, 3)):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers import LCMScheduler
 
-from models.lcm import guidance_embedding
 from models.pipeline import Pipeline, to_uint8
 from service.jobs import Job, Pixels
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
@@ -29,16 +28,21 @@ def reference(pipeline: Pipeline, job: Job) -> Pixels:
     shape = (1, *pipeline.latent_shape(params.height, params.width))
     scheduler = LCMScheduler()
     scheduler.set_timesteps(params.num_inference_steps, strength=params.strength)
-    posterior = torch.randn(shape, generator=generator) if pipeline.has_posterior else None
+    posterior = (
+        torch.randn(shape, generator=generator)
+        if pipeline.autoencoders["full"].has_posterior
+        else None
+    )
     clean = pipeline.encode_image(torch.from_numpy(job.image)[None], posterior)
     noise = torch.randn(shape, generator=generator)
     latents = scheduler.add_noise(clean, noise, scheduler.timesteps[:1])
     cells = job.mask.reshape(shape[2], 8, shape[3], 8).max(axis=(1, 3)) > 0
     repainted = torch.from_numpy(cells)[None, None]
-    embeds = pipeline.encode_prompt([params.prompt]).embeds
-    cond = guidance_embedding([params.guidance_scale], pipeline.guidance_dim)
+    prompt = pipeline.encode_prompt(params.prompt)
+    row = pipeline.condition(prompt, params.guidance_scale, params.height, params.width)
+    conditioning = row.map(lambda part: part[None])
     for index, timestep in enumerate(scheduler.timesteps):
-        output = pipeline.predict_noise(latents, timestep[None], cond, embeds)
+        output = pipeline.predict_noise(latents, timestep[None], conditioning)
         _, denoised = scheduler.step(
             output, timestep, latents, generator=torch.Generator(), return_dict=False
         )

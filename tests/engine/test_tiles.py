@@ -45,16 +45,13 @@ class GivenNoise(Pipeline):
     """A pipeline that draws what it is given."""
 
     def __init__(self, usual: Pipeline, noise: RowNoise) -> None:
-        super().__init__(
-            unet=usual.unet,
-            vae=usual.vae,
-            text_encoder=usual.text_encoder,
-            tokenizer=usual.tokenizer,
-            schedule=usual.schedule,
-        )
+        vars(self).update(vars(usual))
         self._noise = noise
 
-    def draw_noise(self, seed: int, height: int, width: int, num_steps: int) -> RowNoise:
+    def draw_noise(
+        self, seed: int, height: int, width: int, num_steps: int, autoencoder: str = "full"
+    ) -> RowNoise:
+        assert autoencoder == "full"
         assert (height, width, num_steps) == (SIDE, SIDE, 4), seed
         return self._noise
 
