@@ -50,8 +50,11 @@ bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants 
 docs: $(DEVELOPED)  ## write what the README generates
 	$(BIN)/python -m docs.make
 
-lock:  ## pin anew what is installed
+lock: $(DEVELOPED)  ## pin anew what is installed, and with hashes what goes into the image
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --universal \
+	  --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" \
+	  --quiet --output-file requirements-cuda.lock
 
 train-pocket: $(DEVELOPED)  ## train the bundled checkpoint, or go on where it stopped
 	$(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)

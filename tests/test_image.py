@@ -1,0 +1,162 @@
+"""Dockerfile.cuda without a container engine: its rules, its lock, its steps as plain commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+from packaging.requirements import Requirement
+
+from tests.servers import START_S, wait_until
+from tests.test_service import ROUTE, body
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
+LOCK = (ROOT / "requirements-cuda.lock").read_text("utf-8")
+TOOL = Path(sys.executable).with_name("hadolint")
+UID = 10001
+OF_CUDA = ("torch", "triton", "nvidia-", "cuda-")
+"""What the lock holds for a GPU: gigabytes that would run nowhere here."""
+
+
+def stage(name: str) -> str:
+    """A stage of the Dockerfile, its lines joined and its comments left out."""
+    text = re.sub(r"(?m)^#.*\n", "", DOCKERFILE).replace("\\\n", " ")
+    (found,) = re.findall(rf"(?ms)^FROM \S+ AS {name}$(.*?)(?=^FROM|\Z)", text)
+    return str(found)
+
+
+def instructions(name: str, of_stage: str) -> list[str]:
+    return re.findall(rf"(?m)^{name} (.*)$", stage(of_stage))
+
+
+def locked() -> dict[str, str]:
+    """Names and versions of the lock."""
+    return dict(re.findall(r"(?m)^([a-z0-9.-]+)(?:\[\w+\])?==(\S+)", LOCK.lower()))
+
+
+def test_hadolint_finds_no_fault() -> None:
+    """The file holds hadolint's rules, but for those that it names with a reason."""
+    checked = subprocess.run(
+        [TOOL, ROOT / "Dockerfile.cuda"], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_base_is_pinned_by_digest_and_the_user_is_nobody_special() -> None:
+    """Every stage stands on one digest; the process runs as a user of its own, not root."""
+    assert re.search(r"(?m)^ARG CUDA=\S+@sha256:[0-9a-f]{64}$", DOCKERFILE)
+    bases = set(re.findall(r"(?m)^FROM (\S+)", DOCKERFILE))
+    assert bases == {"${CUDA}", "runtime"}
+    assert instructions("USER", "runtime") == [f"{UID}:{UID}"]
+
+
+def test_no_key_and_no_context_beyond_what_is_named() -> None:
+    """The context lets in what the image needs, and no instruction sets a key."""
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert ignored[1] == "*"
+    copied = [line.split()[:-1] for line in instructions("COPY", "build")]
+    for name in {word.strip("/") for words in copied for word in words}:
+        assert f"!{name}" in ignored
+    assert "REFINE_API_KEYS" not in stage("runtime")
+
+
+def test_the_lock_follows_the_project() -> None:
+    """All that the project and its extra for Ray ask for is locked, with a hash, as constrained."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = locked()
+    for line in [*project["dependencies"], *project["optional-dependencies"]["ray"]]:
+        asked = Requirement(line)
+        assert asked.specifier.contains(versions[asked.name.lower()]), line
+    constraints = (ROOT / "constraints.txt").read_text("utf-8").lower().replace("_", "-")
+    for name, version in re.findall(r"(?m)^(\S+)==(\S+)$", constraints):
+        assert versions.get(name, version) == version, f"{name}: run make lock"
+    entries = re.split(r"(?m)^(?=[a-z])", LOCK)[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+@pytest.mark.slow
+def test_its_steps_serve_a_picture_as_plain_commands(tmp_path: Path) -> None:
+    """The RUN lines of its build stage, in an empty folder, make what its ENTRYPOINT serves.
+
+    Without CUDA's wheels: torch comes from this environment's constraints. Then, with the
+    image's environment, the service starts offline, is healthy and refines a picture.
+    """
+    venv = build(tmp_path)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    environment = image_environment(venv, cache)
+    command = [str(venv / "bin/instant-refine"), "serve", "--host", "127.0.0.1"]
+    with subprocess.Popen(command, cwd=cache, env=environment) as process:
+        try:
+            url = f"http://127.0.0.1:{environment['REFINE_PORT']}"
+            wait_until(lambda: is_healthy(venv, environment), START_S)
+            wait_until(lambda: httpx.get(url + "/health/ready").status_code == 200, START_S)
+            assert httpx.post(url + ROUTE, json=body(), timeout=60).status_code == 200
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def build(folder: Path) -> Path:
+    """Run the steps of the build stage; return the virtual environment that they make."""
+    source, venv = folder / "src", folder / "venv"
+    source.mkdir()
+    for line in instructions("COPY", "build"):
+        *names, _ = line.split()
+        for name in names:
+            copy(ROOT / name, source / name)
+    lock = source / "requirements-cuda.lock"
+    entries = re.split(r"(?m)^(?=[a-z])", LOCK)
+    lock.write_text("".join(entry for entry in entries if not entry.startswith(OF_CUDA)))
+    for line in instructions("RUN", "build"):
+        if line.startswith("apt-get"):
+            continue
+        run(line.replace("/opt/venv", str(venv)), source)
+        if " -m venv " in line:
+            torch = f"{venv}/bin/pip install --no-deps torch=={locked()['torch']}"
+            run(torch, source)
+    return venv
+
+
+def copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "training"))
+    else:
+        shutil.copy(source, target)
+
+
+def run(line: str, folder: Path) -> None:
+    done = subprocess.run(
+        shlex.split(line), cwd=folder, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
+
+
+def image_environment(venv: Path, cache: Path) -> dict[str, str]:
+    """The ENV of the image, moved to this machine's folders, with a free port."""
+    (line,) = instructions("ENV", "runtime")
+    given = dict(word.split("=", 1) for word in shlex.split(line))
+    given = {name: value.replace("/cache", str(cache)) for name, value in given.items()}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    path = f"{venv}/bin:{os.environ['PATH']}"
+    return given | {"PATH": path, "REFINE_PORT": port, "HOME": str(cache)}
+
+
+def is_healthy(venv: Path, environment: dict[str, str]) -> bool:
+    """Run the image's own health check."""
+    (words,) = re.findall(r"(?m)^HEALTHCHECK .*CMD (\[.*\])$", stage("runtime"))
+    _, *arguments = json.loads(words)
+    return subprocess.run([venv / "bin/python", *arguments], env=environment, capture_output=True,
+                          check=False).returncode == 0  # fmt: skip
