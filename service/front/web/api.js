@@ -26,15 +26,6 @@ export class Api {
     return (await this.#json("v1/models")).models.find((model) => model.loaded) ?? null;
   }
 
-  /** Whether a picture can be made now, and if not, why not; null where nobody answers. */
-  async readiness() {
-    try {
-      return await (await fetch("health/ready")).json();
-    } catch {
-      return null;
-    }
-  }
-
   /** A ticket for the socket, so that the key itself never travels there. */
   async ticket() {
     return (await this.#json("v1/tickets", { method: "POST" })).ticket;

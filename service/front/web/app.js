@@ -3,6 +3,7 @@
 import { Access } from "./access.js";
 import { Api } from "./api.js";
 import { Drawing } from "./canvas.js";
+import { Connection } from "./connection.js";
 import { byId, on, popover } from "./dom.js";
 import { DOODLES, drawDoodle } from "./doodles.js";
 import { Jobs } from "./jobs.js";
@@ -20,7 +21,6 @@ import { choices } from "./storage.js";
 import { Strip } from "./strip.js";
 import { bindTheme } from "./theme.js";
 import { Pointer, Toolbox } from "./tools.js";
-import { HttpTransport } from "./transport.js";
 import { VIEWS, View } from "./view.js";
 import { Viewport } from "./viewport.js";
 import { Work } from "./work.js";
@@ -42,8 +42,8 @@ const view = new View({
 });
 const access = new Access(byId("key-dialog"));
 const api = new Api({ key: () => access.key, onLocked: lock });
-const transport = new HttpTransport(api);
-const live = new Live({ drawing, settings, transport });
+const connection = new Connection({ api, hasKey: () => Boolean(access.key) });
+const live = new Live({ drawing, settings, transport: connection });
 const jobs = new Jobs({ api, drawing, settings, live, view });
 const work = new Work({ drawing, settings, toolbox, view });
 const panel = new Panel(settings);
@@ -196,17 +196,29 @@ function bindPrompt() {
   });
 }
 
-/** Learn what the service has to offer, and begin to paint live. */
-async function connect() {
+/** Learn what the service has to offer. */
+async function learn() {
   try {
     const [styles, model] = await Promise.all([api.styles(), api.model()]);
     panel.showStyles(styles);
     if (model) panel.showModel(model);
-    status.connection("connected");
-    transport.open();
   } catch (error) {
-    if (error.status !== 401) notices.fail(error);
+    notices.fail(error);
   }
+}
+
+function onConnection({ detail: { state, text } }) {
+  if (state === "locked") return lock();
+  if (state !== "connected") status.connection(state, text);
+  return undefined;
+}
+
+/** The service has told how it is: at the opening of the socket, and when that changes. */
+function onHealth({ detail: { ready, reason, pending } }) {
+  status.queue(pending);
+  status.connection(ready ? "connected" : "loading", ready ? "connected" : "loading model");
+  if (!ready) notices.say(reason);
+  else if (!byId("model-hint").textContent) learn();
 }
 
 drawing.addEventListener("change", onDrawing);
@@ -217,7 +229,11 @@ live.addEventListener("picture", ({ detail }) => take(detail));
 live.addEventListener("failure", ({ detail }) => notices.fail(detail));
 live.addEventListener("frame", () => status.frames(live.counts));
 strip.addEventListener("choose", ({ detail }) => view.show(detail));
-access.addEventListener("key", connect);
+access.addEventListener("key", () => connection.open());
+connection.addEventListener("state", onConnection);
+connection.addEventListener("ready", onHealth);
+connection.addEventListener("status", onHealth);
+connection.addEventListener("failure", ({ detail }) => notices.fail(detail));
 jobs.onPicture = take;
 jobs.onError = (error) => notices.fail(error);
 
@@ -238,4 +254,4 @@ if (!(await work.restore())) {
   drawing.history.clear();
 }
 work.watch();
-await connect();
+connection.open();

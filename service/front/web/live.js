@@ -4,9 +4,8 @@ import { fingerprint } from "./hashing.js";
 import { Order, Pacer } from "./pacing.js";
 import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "./settings.js";
 
-const RETRY_MS = 1000;
-
-/** Frames go through `transport.send({id, route, fields, blob})`, a promise of the answer.
+/**
+ * Frames go through `transport.send({route, fields, blob})`, a promise of the answer.
  *
  * Tells `picture` with {detail: picture}, `failure` with {detail: error}, and `frame` of each count.
  */
@@ -30,7 +29,7 @@ export class Live extends EventTarget {
     this.#transport = transport;
     drawing.addEventListener("change", () => this.change());
     settings.addEventListener("change", () => this.change());
-    transport.addEventListener("ready", () => this.#schedule());
+    transport.addEventListener("ready", ({ detail }) => this.#onPace(detail));
   }
 
   /** Something has changed that a picture depends on. */
@@ -78,7 +77,7 @@ export class Live extends EventTarget {
     const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), fields);
     if (print === this.#lastPrint) {
       this.#count("skipped");
-      this.#answered({});
+      this.#answered();
       return;
     }
     this.#lastPrint = print;
@@ -109,13 +108,17 @@ export class Live extends EventTarget {
   #fail(error) {
     this.#lastPrint = null;
     this.dispatchEvent(new CustomEvent("failure", { detail: error }));
-    this.#answered({});
-    if (error.status !== 503 && error.code !== "overloaded") return;
-    setTimeout(() => this.change(), 1000 * error.retryAfterS || RETRY_MS);
+    this.#answered();
+    if (error.retryAfterS) setTimeout(() => this.change(), 1000 * error.retryAfterS);
   }
 
-  #answered(pace) {
-    this.#pacer.answered(pace);
+  #answered(pace = {}) {
+    this.#pacer.answered();
+    this.#onPace(pace);
+  }
+
+  #onPace(pace) {
+    this.#pacer.pace(pace);
     this.#schedule();
   }
 

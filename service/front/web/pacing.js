@@ -3,6 +3,7 @@
 export const COALESCE_MS = 64;
 export const LONGEST_WAIT_MS = 3000;
 export const SETTLE_MS = 400;
+export const SLOW_SETTLE_MS = 1500; // a settling pass that takes long had better not be in the way
 export const MAX_IN_FLIGHT = 2; // one runs and one waits, which the newest replaces
 
 /** Turns changes, answers and the state of the pen into the time of the next frame. */
@@ -33,9 +34,13 @@ export class Pacer {
     if (!settling) this.#changedFirst = null;
   }
 
-  /** A frame has its answer, whatever it is. The server tells its own pace with it. */
-  answered({ intervalMs, pauseMs } = {}) {
+  /** A frame has its answer, whatever it is. */
+  answered() {
     this.#inFlight = Math.max(0, this.#inFlight - 1);
+  }
+
+  /** The server tells its own pace: no setting fits a phone, a CPU and an H200. */
+  pace({ intervalMs, pauseMs }) {
     if (Number.isFinite(intervalMs)) this.#intervalMs = intervalMs;
     if (Number.isFinite(pauseMs)) this.#pauseMs = pauseMs;
   }
@@ -47,7 +52,8 @@ export class Pacer {
       return { kind: "live", at: Math.max(this.#ripe(), this.#sentAt + this.#intervalMs) };
     }
     if (!this.#needsSettling || this.#isPenDown || this.#inFlight) return null;
-    return { kind: "settle", at: this.#changedLast + SETTLE_MS };
+    const rest = this.#pauseMs ? SLOW_SETTLE_MS : SETTLE_MS;
+    return { kind: "settle", at: this.#changedLast + rest };
   }
 
   #ripe() {

@@ -45,7 +45,8 @@ export class Panel {
     const chips = styles.map(({ name, title, thumbnail }) => {
       const input = make("input", { type: "radio", name: "style", value: name });
       input.addEventListener("change", () => this.#settings.set({ style: name }));
-      return make("label", {}, [input, pictureOf(name, thumbnail), title]);
+      const words = make("span", { class: "style-title" }, [title]);
+      return make("label", { title }, [input, pictureOf(name, thumbnail), words]);
     });
     byId("styles").replaceChildren(...chips);
     this.show();

@@ -73,7 +73,7 @@ export class Pointer {
     on("pointerleave", () => this.#hideRing());
     on("contextmenu", (event) => event.preventDefault());
     on("keydown", (event) => this.#key(event));
-    on("blur", () => this.#lift());
+    on("blur", () => this.#leave());
     toolbox.addEventListener("change", () => this.#shapeRing());
   }
 
@@ -93,6 +93,7 @@ export class Pointer {
   #down(event) {
     if (this.#stroke || event.button !== 0 || this.#viewport.takes(event)) return;
     this.#box = this.#surface.getBoundingClientRect(); // once a stroke: no layout while drawing
+    this.#surface.classList.add("by-pointer"); // no frame around what is drawn on
     const point = this.#pointOf(event);
     this.#id = event.pointerId;
     this.#surface.setPointerCapture(event.pointerId);
@@ -133,6 +134,11 @@ export class Pointer {
     if (event.pointerId === this.#id) this.#lift();
   }
 
+  #leave() {
+    this.#surface.classList.remove("by-pointer");
+    this.#lift();
+  }
+
   #lift() {
     if (!this.#stroke) return;
     this.#drawing.addCurves(this.#stroke.end());
@@ -167,6 +173,7 @@ export class Pointer {
     if (move) this.#moveCursor(...move);
     else if (event.key.toLowerCase() === "d") this.#press();
     else return;
+    this.#surface.classList.remove("by-pointer");
     event.preventDefault();
   }
 

@@ -1,0 +1,107 @@
+"""What of the page needs no browser: its modules under Node, and its snippets as programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.fakes import FakeEngineClient
+from tests.servers import KEY, running_server
+
+HERE = Path(__file__).parent / "web"
+OLDEST_NODE = (20, 19)  # older ones want another file's word that a .js file is a module
+FIELDS = {
+    "prompt": "it's a \"red\" house\\n at $HOME, 100% `new`",
+    "style": "ANIME",
+    "strength": 0.5,
+    "steps": 6,
+    "guidance": 7.5,
+    "seed": 9_999_999_998,
+    "width": 512,
+    "height": 640,
+}
+EXTRA: dict[str, dict[str, Any]] = {
+    "lcm-instant-refine": {},
+    "lcm-inpainting": {},
+    "lcm-upscale": {"refineCreative": True, "refineStrength": 0.7},
+}
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node, where one is installed that knows modules by their content."""
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("node is needed to run the page's modules")
+    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
+    version = tuple(int(part) for part in told.strip("v\n").split(".")[:2])
+    if version < OLDEST_NODE:
+        pytest.skip(f"node {told.strip()} is older than {OLDEST_NODE}")
+    return found
+
+
+def test_the_modules_keep_their_promises(node: str) -> None:
+    """History, pacing, hashing, strokes, fills, keys and settings, by Node's own test runner."""
+    files = sorted(HERE.glob("*.test.mjs"))
+    assert len(files) >= 4
+    done = subprocess.run(
+        [node, "--test", "--test-reporter=tap", *files],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "# fail 0" in done.stdout
+
+
+def snippets(node: str, origin: str, route: str) -> dict[str, str]:
+    fields = json.dumps({**FIELDS, **EXTRA[route]})
+    done = subprocess.run(
+        [node, HERE / "snippets.mjs", origin, route, fields],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    written: dict[str, str] = json.loads(done.stdout)
+    return written
+
+
+@pytest.mark.parametrize("route", EXTRA)
+@pytest.mark.parametrize("language", ["curl", "python"])
+def test_a_snippet_asks_for_the_same_picture(
+    node: str, language: str, route: str, tmp_path: Path
+) -> None:
+    """Run as it is copied, it sends every field unchanged, and leaves the refined picture."""
+    Image.new("RGB", (512, 640), (200, 30, 60)).save(tmp_path / "drawing.jpg")
+    Image.new("L", (512, 640), 255).save(tmp_path / "mask.png")
+    engine = FakeEngineClient()
+    with running_server(engine, api_keys=KEY) as origin:
+        code = snippets(node, origin, route)[language]
+        assert KEY not in code
+        command = ["sh", "-euc"] if language == "curl" else [sys.executable, "-c"]
+        done = subprocess.run(
+            [*command, code],
+            cwd=tmp_path,
+            env={**os.environ, "REFINE_API_KEY": KEY},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    params, _, _ = engine.asked[0]
+    assert params.prompt.startswith(FIELDS["prompt"])
+    assert params.seeds[0] == FIELDS["seed"]
+    assert params.num_inference_steps == FIELDS["steps"]
+    assert params.guidance_scale == FIELDS["guidance"]
+    with Image.open(tmp_path / "refined.jpg") as picture:
+        assert picture.size == ((1024, 1280) if route == "lcm-upscale" else (512, 640))
