@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow bench docs lock train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench docs lock train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -41,8 +41,12 @@ format: $(DEVELOPED)
 test: $(DEVELOPED)  ## under 5 minutes on two cores
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(DEVELOPED)  ## what needs load or minutes, under 20
+test-slow: $(DEVELOPED) browser  ## what needs load or minutes, under 20
 	$(BIN)/python -m pytest -m slow
+
+browser:  ## Debian's Chromium, for the tests of the page, where it is missing and can be installed
+	@command -v chromium >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends chromium) \
+	  || echo "no Chromium: the tests of the page will be skipped"
 
 bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants the machine alone
 	$(BIN)/python -m benchmarks.bench_service

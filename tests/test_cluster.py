@@ -22,8 +22,9 @@ import yaml
 
 from service.cluster.app import build
 from tests.sdk import wire
+from tests.sdk.conftest import modules
 from tests.sdk.test_python_sdk import call
-from tests.sdk.test_typescript_sdk import Sdk, job_of, modules, process
+from tests.sdk.test_typescript_sdk import Sdk, job_of, process
 from tests.servers import KEY, START_S, wait_until
 from tests.test_service import ROUTE, Served, body, served
 

@@ -18,8 +18,8 @@ from tests.servers import KEY, running_server
 
 HERE = Path(__file__).parent / "web"
 OLDEST_NODE = (20, 19)  # older ones want another file's word that a .js file is a module
-FIELDS = {
-    "prompt": "it's a \"red\" house\\n at $HOME, 100% `new`",
+FIELDS: dict[str, Any] = {
+    "prompt": 'it\'s a "red" house\\n at $HOME, 100% `new`',
     "style": "ANIME",
     "strength": 0.5,
     "steps": 6,

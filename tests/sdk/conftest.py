@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests import npm
 from tests.fakes import FakeEngineClient
 from tests.sdk.wire import MAX_BODY_BYTES
 from tests.servers import KEY, running_server
@@ -30,3 +32,9 @@ def engine(served: tuple[str, FakeEngineClient]) -> FakeEngineClient:
     engine.asked.clear()
     engine.refusals.clear()
     return engine
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """The folder with the TypeScript SDK."""
+    return npm.install(Path(__file__).parent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,6 @@ from tests.sdk import wire
 from tests.sdk.wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
 from tests.servers import KEY
 
-HERE = Path(__file__).parent
-MODULES = HERE / "node_modules"
 METHODS = {
     "/lcm-instant-refine": "performInstantRefine",
     "/generations-lcm": "createLCMGeneration",
@@ -55,19 +52,6 @@ class Sdk:
         """
         given = {"serverURL": self.address, "bearerAuth": KEY, "request": fields, **options}
         return self.run(METHODS[route], **given)
-
-
-@pytest.fixture(scope="session")
-def modules() -> Path:
-    """The folder of the packages that the lock names, installed where they are not yet."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are needed to run the TypeScript SDK")
-    if not (MODULES / ".package-lock.json").exists():  # npm writes it last
-        done = subprocess.run(
-            ["npm", "ci"], cwd=HERE, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, f"npm could not install the TypeScript SDK: {done.stderr}"
-    return MODULES
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +95,7 @@ def test_the_referee_is_the_contract_s(modules: Path) -> None:
 
 def test_the_lock_names_no_host() -> None:
     """Whichever registry a machine uses serves the locked packages, by their digests."""
-    locked = json.loads((HERE / "package-lock.json").read_text())["packages"]
+    locked = json.loads((Path(__file__).parent / "package-lock.json").read_text())["packages"]
     packages = [package for name, package in locked.items() if name]
     assert packages
     assert all("integrity" in package and "resolved" not in package for package in packages)

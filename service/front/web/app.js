@@ -68,9 +68,9 @@ function lock() {
 /** Show a picture; one that was settled on or asked for joins the strip. */
 async function take(picture, isNewest = true) {
   status.picture(picture);
+  if (isNewest) await view.show(picture);
   if (picture.route !== LIVE_ROUTE) strip.add(picture);
   if (!isNewest) return;
-  await view.show(picture);
   if (picture.maskLooksInverted) notices.show("The mask is mostly white. Is it inverted?");
   work.changed();
 }
@@ -254,4 +254,5 @@ if (!(await work.restore())) {
   drawing.history.clear();
 }
 work.watch();
+document.documentElement.dataset.begun = "";
 connection.open();

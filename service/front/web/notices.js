@@ -3,19 +3,19 @@
 const STAYS_MS = 6000;
 
 export class Notices {
-  #list;
+  #area;
   #voice;
 
-  constructor(list, voice) {
-    this.#list = list;
+  constructor(area, voice) {
+    this.#area = area;
     this.#voice = voice;
   }
 
   /** Show a sentence for a while; an equal one that is there stays longer. */
   show(text, { isError = false } = {}) {
-    const same = [...this.#list.children].find((item) => item.firstChild.textContent === text);
+    const same = [...this.#area.children].find((item) => item.firstChild.textContent === text);
     same?.remove();
-    const item = document.createElement("li");
+    const item = document.createElement("div");
     item.className = isError ? "notice is-error" : "notice";
     item.setAttribute("role", isError ? "alert" : "status");
     const words = document.createElement("span");
@@ -27,7 +27,7 @@ export class Notices {
     close.setAttribute("aria-label", "Close this notice");
     close.addEventListener("click", () => item.remove());
     item.append(words, close);
-    this.#list.append(item);
+    this.#area.append(item);
     setTimeout(() => item.remove(), STAYS_MS);
   }
 
@@ -41,6 +41,6 @@ export class Notices {
   }
 
   clear() {
-    this.#list.replaceChildren();
+    this.#area.replaceChildren();
   }
 }

@@ -88,7 +88,7 @@ function typescript(origin, route, fields, files) {
 import { readFileSync, writeFileSync } from "node:fs";
 import { Leonardo } from "@leonardo-ai/sdk";
 
-function dataUrl(name: string): string {
+function dataUrl(name = "drawing.jpg") {
   const kind = name.endsWith(".png") ? "png" : "jpeg";
   return \`data:image/\${kind};base64,\${readFileSync(name).toString("base64")}\`;
 }
@@ -99,8 +99,8 @@ const sdk = new Leonardo({
 });
 const answer = await sdk.realtimeCanvas.${TYPESCRIPT_METHODS[route]}({
 ${pictures.join("")}${rest.join("")}});
-const picture = answer.object!.lcmGenerationJob!.imageDataUrl![0];
-writeFileSync("refined.jpg", Buffer.from(picture.split(",")[1], "base64"));
+const picture = answer.object?.lcmGenerationJob?.imageDataUrl?.[0] ?? "";
+writeFileSync("refined.jpg", Buffer.from(picture.split(",")[1] ?? "", "base64"));
 `;
 }
 

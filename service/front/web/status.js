@@ -48,7 +48,6 @@ export class Status {
     byId("pill").dataset.state = isPaused ? "paused" : state;
     byId("pill-text").textContent =
       state !== "connected" ? text : isPaused ? "paused" : total ? `${Math.round(total)} ms` : text;
-    byId("pill").setAttribute("aria-label", `Status: ${isPaused ? "paused" : text}`);
     byId("status-sheet").replaceChildren(...this.#rows(isPaused ? "paused" : text, total));
   }
 

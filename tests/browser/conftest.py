@@ -1,0 +1,59 @@
+"""One browser and one service for all tests of the page; a fresh page for each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests import npm
+from tests.browser.painter import Painter
+from tests.browser.service import Service
+
+_HERE = Path(__file__).parent
+_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that needs a browser is slow."""
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.slow)
+
+
+# Of the package and not of the session: Playwright's own event loop would be in the way of others.
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("Chromium is not installed; `make browser` installs Debian's")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:  # noqa: ARG001 - no service without a browser
+    service = Service(tmp_path_factory.mktemp("service") / "log")
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="package")
+def axe() -> str:
+    """The source of axe-core, which runs inside the page."""
+    return (npm.install(_HERE) / "axe-core" / "axe.min.js").read_text("utf-8")
+
+
+@pytest.fixture
+def painter(browser: Browser, service: Service) -> Iterator[Painter]:
+    """Somebody at a desktop. The page has asked for nothing elsewhere and written no error."""
+    with Painter.at(browser, service.address) as painter:
+        yield painter

@@ -1,0 +1,126 @@
+"""Somebody who paints: a page with real pointer events, and eyes for its pixels."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebSocket
+
+PICTURE_MS = 90_000
+"""The longest that a picture may take on a machine that does other things."""
+
+_FINGERPRINT = """(id) => {
+  const canvas = document.getElementById(id);
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let sum = 0;
+  for (let at = 0; at < data.length; at += 1) sum = (Math.imul(sum, 31) + data[at]) | 0;
+  return `${canvas.width}x${canvas.height}:${sum}`;
+}"""
+_CHANGED = f"([id, before]) => ({_FINGERPRINT})(id) !== before"
+
+
+class Painter:
+    """Draws on the page, in fractions of the drawing's width and height."""
+
+    def __init__(self, page: Page, address: str) -> None:
+        self.page = page
+        self.address = address
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self.frames: list[dict[str, Any]] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self._on_url(request.url))
+        page.on("websocket", self._on_socket)
+
+    @classmethod
+    @contextmanager
+    def at(cls, browser: Browser, address: str, **context: Any) -> Iterator[Painter]:
+        """Open the page; at the end, hold it to what must be true of every visit."""
+        context = {"viewport": {"width": 1280, "height": 800}, **context}
+        visit: BrowserContext = browser.new_context(**context)
+        painter = cls(visit.new_page(), address)
+        painter.open()
+        yield painter
+        assert not painter.errors
+        assert not painter.foreign
+        visit.close()
+
+    def open(self) -> None:
+        self.page.goto(self.address + "/")
+        self.page.wait_for_selector("html[data-begun]")
+
+    def stroke(self, *points: tuple[float, float], num_steps: int = 6) -> None:
+        """Draw from point to point with the mouse."""
+        mouse = self.page.mouse
+        mouse.move(*self.at_fraction(points[0]))
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*self.at_fraction(point), steps=num_steps)
+        mouse.up()
+
+    def at_fraction(self, point: tuple[float, float]) -> tuple[float, float]:
+        box = self.page.locator("#surface").bounding_box()
+        assert box is not None
+        return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
+
+    def look(self, canvas: str) -> str:
+        """Return a fingerprint of the pixels of `paint`, `mask` or `result`."""
+        fingerprint: str = self.page.evaluate(_FINGERPRINT, canvas)
+        return fingerprint
+
+    def wait_for_change(self, canvas: str, before: str) -> float:
+        """Wait until a canvas looks otherwise; return the seconds that it took."""
+        started = time.monotonic()
+        self.page.wait_for_function(_CHANGED, arg=[canvas, before], timeout=PICTURE_MS, polling=16)
+        return time.monotonic() - started
+
+    def wait_for_picture(self) -> None:
+        self.page.wait_for_selector(".has-result", timeout=PICTURE_MS)
+
+    def ask(self, button: str) -> None:
+        """Press a button that asks for a picture, and wait until it has come."""
+        before = self.page.locator("#strip li").count()
+        self.page.click(button)
+        self.page.wait_for_function(
+            "count => document.querySelectorAll('#strip li').length > count",
+            arg=before,
+            timeout=PICTURE_MS,
+        )
+
+    def pause(self) -> None:
+        """Stop painting live, so that a test has the engine to itself."""
+        self.page.click("#pause")
+
+    def pixel(self, canvas: str, x: float, y: float) -> list[int]:
+        """Return the colour at a place, in fractions of width and height."""
+        pixel: list[int] = self.page.evaluate(
+            """([id, x, y]) => {
+              const canvas = document.getElementById(id);
+              const at = [x * canvas.width, y * canvas.height].map(Math.floor);
+              return [...canvas.getContext("2d").getImageData(...at, 1, 1).data];
+            }""",
+            [canvas, x, y],
+        )
+        return pixel
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def _on_url(self, url: str) -> None:
+        own = (self.address, self.address.replace("http", "ws", 1), "data:", f"blob:{self.address}")
+        if not url.startswith(own):
+            self.foreign.append(url)
+
+    def _on_socket(self, socket: WebSocket) -> None:
+        self._on_url(socket.url)
+        socket.on("framesent", self._on_frame)
+
+    def _on_frame(self, payload: str | bytes) -> None:
+        if isinstance(payload, str) and (message := json.loads(payload))["type"] == "frame":
+            self.frames.append(message)

@@ -1,0 +1,151 @@
+"""Drawing on the page: strokes, undo, fills, keys, and what a reload brings back."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.painter import Painter
+
+TARGET_S = 3.0
+
+
+def test_the_right_side_follows_the_pen(
+    painter: Painter, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A doodle is refined at once; a stroke changes the refined picture while it is drawn."""
+    painter.wait_for_picture()
+    before = painter.look("result")
+    painter.stroke((0.15, 0.15), (0.85, 0.2), (0.2, 0.3))
+    elapsed_s = painter.wait_for_change("result", before)
+    with capsys.disabled():
+        sys.stdout.write(f"\n  last stroke to picture: {elapsed_s:.2f} s (target {TARGET_S:.0f})\n")
+    assert painter.frames[-1]["route"] in {"generations-lcm", "lcm-instant-refine"}
+    assert painter.frames[0]["steps"] == 4
+
+
+def test_it_settles_when_the_pen_rests(painter: Painter) -> None:
+    """After the live frames comes one pass with all steps, and then silence."""
+    painter.page.wait_for_selector("#strip li", timeout=90_000)
+    assert [frame["route"] for frame in painter.frames] == ["generations-lcm", "lcm-instant-refine"]
+    assert painter.frames[-1]["steps"] == 8
+    painter.page.wait_for_timeout(2500)
+    assert len(painter.frames) == 2
+
+
+def test_fifty_strokes_can_be_undone_and_redone(painter: Painter) -> None:
+    """Sixty strokes go back to the beginning by Ctrl+Z, and come back by Shift+Ctrl+Z."""
+    painter.pause()
+    beginning = painter.look("paint")
+    for index in range(60):
+        x, y = 0.1 + 0.08 * (index % 10), 0.1 + 0.12 * (index // 10)
+        painter.page.mouse.click(*painter.at_fraction((x, y)))
+    end = painter.look("paint")
+    for _ in range(60):
+        painter.page.keyboard.press("Control+z")
+    assert painter.look("paint") == beginning
+    expect(painter.page.locator("#undo")).to_be_disabled()
+    for _ in range(60):
+        painter.page.keyboard.press("Control+Shift+Z")
+    assert painter.look("paint") == end
+
+
+def test_each_tool_does_its_own(painter: Painter) -> None:
+    """Brush, straight line, eraser, fill and picker, by their keys, on real pixels."""
+    page = painter.page
+    painter.pause()
+    page.keyboard.press("Delete")
+    assert painter.pixel("paint", 0.5, 0.5)[3] == 0
+    page.click('.swatch[aria-label="blue"]')
+    painter.stroke((0.2, 0.5), (0.8, 0.5))
+    assert painter.pixel("paint", 0.5, 0.5) == [0x24, 0x54, 0xDB, 255]
+    page.keyboard.press("e")
+    painter.stroke((0.5, 0.3), (0.5, 0.7))
+    assert painter.pixel("paint", 0.5, 0.5)[3] == 0
+    assert painter.pixel("paint", 0.3, 0.5)[3] == 255
+    page.keyboard.press("f")
+    page.click('.swatch[aria-label="yellow"]')
+    painter.stroke((0.1, 0.1))
+    assert painter.pixel("paint", 0.9, 0.9)[:3] == [0xFA, 0xD9, 0x26]
+    page.keyboard.press("i")
+    painter.stroke((0.3, 0.5))
+    assert page.locator("#colour").input_value() == "#2454db"
+    page.keyboard.press("b")
+    page.keyboard.down("Shift")
+    painter.stroke((0.1, 0.9), (0.5, 0.6), (0.9, 0.9))
+    page.keyboard.up("Shift")
+    assert painter.pixel("paint", 0.5, 0.9)[:3] == [0x24, 0x54, 0xDB]
+    assert painter.pixel("paint", 0.5, 0.6)[:3] == [0xFA, 0xD9, 0x26]
+
+
+def test_half_an_opacity_is_even_within_a_stroke(painter: Painter) -> None:
+    """A stroke that crosses itself is as opaque there as elsewhere."""
+    painter.pause()
+    painter.page.keyboard.press("Delete")
+    painter.page.locator("#opacity").fill("50")
+    painter.stroke((0.2, 0.5), (0.8, 0.5), (0.2, 0.5), (0.8, 0.5))
+    alpha = painter.pixel("paint", 0.5, 0.5)[3]
+    assert 126 <= alpha <= 129
+
+
+def test_keys_rest_while_words_are_typed(painter: Painter) -> None:
+    """Letters that are shortcuts are letters in the prompt; on the page they are shortcuts."""
+    page = painter.page
+    painter.pause()
+    before = painter.look("paint")
+    page.fill("#prompt", "")
+    page.click("#prompt")
+    page.keyboard.type("fine big mix?")
+    page.keyboard.press("Delete")
+    assert page.locator("#prompt").input_value() == "fine big mix?"
+    assert painter.look("paint") == before
+    expect(page.locator('input[value="brush"]')).to_be_checked()
+    expect(page.locator("#help-dialog")).to_be_hidden()
+    page.locator("#surface").focus()
+    page.keyboard.press("?")
+    expect(page.locator("#help-dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#help-dialog")).to_be_hidden()
+
+
+def test_the_keyboard_alone_draws_and_refines(painter: Painter) -> None:
+    """Tab leads to the drawing; D and the arrow keys draw; Enter asks for the picture."""
+    page = painter.page
+    painter.pause()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "surface":
+            break
+    assert page.evaluate("document.activeElement.id") == "surface"
+    before = painter.look("paint")
+    page.keyboard.press("d")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("d")
+    assert painter.look("paint") != before
+    page.keyboard.press("Control+z")
+    assert painter.look("paint") == before
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#strip li", timeout=90_000)
+
+
+def test_a_reload_brings_everything_back(painter: Painter) -> None:
+    """Drawing, mask, prompt, settings and the refined picture are there again."""
+    page = painter.page
+    painter.wait_for_picture()
+    painter.pause()
+    painter.stroke((0.2, 0.2), (0.6, 0.3))
+    page.keyboard.press("m")
+    painter.stroke((0.4, 0.6), (0.6, 0.6))
+    page.fill("#prompt", "a boat in the fog")
+    page.locator("#strength").fill("0.42")
+    page.evaluate("delete document.documentElement.dataset.kept")
+    page.locator("#strength").fill("0.43")
+    page.wait_for_selector("html[data-kept]")
+    seen = [painter.look(name) for name in ("paint", "mask", "result")]
+    painter.open()
+    assert [painter.look(name) for name in ("paint", "mask", "result")] == seen
+    assert page.locator("#prompt").input_value() == "a boat in the fog"
+    assert page.locator("#strength").input_value() == "0.43"
