@@ -23,7 +23,7 @@ START_S = 120.0
 @contextmanager
 def running_server(client: EngineClient | None = None, **settings: Any) -> Iterator[str]:
     """Serve with a fake engine unless another is given; yield the address, without a slash."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", settings.get("port", 0)))
     app = create_app(Settings(**settings), client or FakeEngineClient())
     server = create_server(app, app.state.front.settings)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
