@@ -5,14 +5,12 @@
 //   live.connect();
 //   live.send({ prompt: "a boat", seed: 7 }, blob);
 //
-// Events, each with a `detail`: `state` ({ state, code, reason }), and every message of the server
-// by its type (`ready`, `status`, `result`, `replaced`, `error`). A result carries its pictures as
-// `files`, a list of Blobs.
+// Events, each with a `detail`: `state` ({ state, code, reason }), and the server's messages by type
+// (`ready`, `status`, `result`, `replaced`, `error`). A result has its pictures as Blobs in `files`.
 
 const FIRST_BACKOFF_MS = 250;
 const LAST_BACKOFF_MS = 10_000;
 const DRAINED_MS = 20; // how often the way out is looked at while it is full
-const FINAL_CODES = [4401, 1008]; // the key is refused, or this page sends what it should not
 
 export class Realtime extends EventTarget {
   #url;
@@ -29,7 +27,7 @@ export class Realtime extends EventTarget {
   #result = null; // a result some of whose files are still to come
 
   /** @param authenticate returns { key }, { ticket } or {}, anew for every connection. */
-  constructor({ url = defaultUrl(), authenticate = () => ({}), WebSocket = globalThis.WebSocket } = {}) {
+  constructor({ url = ownUrl(), authenticate = () => ({}), WebSocket = globalThis.WebSocket } = {}) {
     super();
     this.#url = url;
     this.#authenticate = authenticate;
@@ -56,18 +54,16 @@ export class Realtime extends EventTarget {
 
   close() {
     clearTimeout(this.#timer);
-    const socket = this.#socket;
+    this.#socket?.close(1000);
     this.#socket = null;
-    socket?.close(1000);
     this.#enter("closed");
   }
 
   /** Ask for a picture; return its id. A frame that cannot leave yet gives way to the next one. */
   send(fields, file = null) {
     const frame = { id: ++this.#lastId, fields, file };
-    const older = this.#unsent;
+    if (this.#unsent) this.#emit("replaced", { id: this.#unsent.id, by: frame.id });
     this.#unsent = frame;
-    if (older) this.#emitReplaced(older.id, frame.id);
     this.#flush();
     return frame.id;
   }
@@ -117,9 +113,8 @@ export class Realtime extends EventTarget {
   #onClose(code, reason) {
     this.#socket = this.#result = null;
     this.#takeBack();
-    if (FINAL_CODES.includes(code)) {
-      return this.#enter(code === 4401 ? "denied" : "closed", { code, reason });
-    }
+    if (code === 4401) return this.#enter("denied", { code, reason });
+    if (code === 1008 || code === 1009) return this.#giveUp(code, reason);
     this.#enter("waiting", { code, reason });
     this.#timer = setTimeout(() => this.connect(), this.#backoffMs * (0.5 + Math.random() / 2));
     this.#backoffMs = Math.min(2 * this.#backoffMs, LAST_BACKOFF_MS);
@@ -130,7 +125,14 @@ export class Realtime extends EventTarget {
     const lost = [...this.#unanswered.values(), ...(this.#unsent ? [this.#unsent] : [])];
     this.#unanswered.clear();
     this.#unsent = lost.pop() ?? null;
-    for (const { id } of lost) this.#emitReplaced(id, this.#unsent.id);
+    for (const { id } of lost) this.#emit("replaced", { id, by: this.#unsent.id });
+  }
+
+  /** This page sent what it should not: sending it again would end the same way. */
+  #giveUp(code, reason) {
+    if (this.#unsent) this.#emit("error", { id: this.#unsent.id, code: "bad-request", error: reason });
+    this.#unsent = null;
+    this.#enter("closed", { code, reason });
   }
 
   #enter(state, detail = {}) {
@@ -138,15 +140,9 @@ export class Realtime extends EventTarget {
     this.#emit("state", { state, ...detail });
   }
 
-  #emitReplaced(id, by) {
-    this.#emit("replaced", { type: "replaced", id, by });
-  }
-
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }
 
-function defaultUrl() {
-  return new URL("/v1/realtime", location.href.replace(/^http/, "ws")).href;
-}
+const ownUrl = () => new URL("/v1/realtime", location.href.replace(/^http/, "ws")).href;

@@ -1,0 +1,45 @@
+"""The page's client of the realtime door, in node."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.front.sockets import PICTURE
+from tests.servers import KEY, running_server
+
+HERE = Path(__file__).parent
+CLIENT = HERE.parent.parent / "service/front/web/realtime.js"
+
+
+def test_the_page_s_client_keeps_its_promises() -> None:
+    """On a socket that is played and on a real server: order, the newest frame, reconnection."""
+    if shutil.which("node") is None:
+        pytest.skip("node is needed to run the page's client")
+    with running_server(api_keys=KEY) as url:
+        environment = {
+            "REFINE_URL": url.replace("http", "ws") + "/v1/realtime",
+            "REFINE_KEY": KEY,
+            "REFINE_PICTURE": base64.b64encode(PICTURE).decode(),
+        }
+        done = subprocess.run(
+            ["node", "--experimental-websocket", "--test", HERE / "realtime_client.mjs"],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout
+    assert "# pass 8" in done.stdout
+
+
+def test_the_clients_are_short() -> None:
+    """A client in another language is an afternoon's work: these two stay under 150 lines."""
+    for client in (CLIENT, CLIENT.parent.parent.parent / "live.py"):
+        assert len(client.read_text().splitlines()) < 150
