@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastapi import FastAPI
+
 from service.client import EngineClient
 from service.front.app import create_app
-from service.front.server import create_server
+from service.front.server import DrainingServer, create_server
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 
@@ -23,13 +25,21 @@ START_S = 120.0
 @contextmanager
 def running_server(client: EngineClient | None = None, **settings: Any) -> Iterator[str]:
     """Serve with a fake engine unless another is given; yield the address, without a slash."""
-    listener = socket.create_server(("127.0.0.1", settings.get("port", 0)))
     app = create_app(Settings(**settings), client or FakeEngineClient())
-    server = create_server(app, app.state.front.settings)
+    with running_app(app, settings.get("port", 0)) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_app(app: FastAPI, port: int = 0) -> Iterator[tuple[str, DrainingServer]]:
+    """Serve an application on a port or a free one; yield its address and its server."""
+    settings = app.state.front.settings
+    listener = socket.create_server(("127.0.0.1", port))
+    server = create_server(app, settings)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", server
     finally:
         server.should_exit = True
         thread.join(10)

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol with a deadline for readers who have stopped reading."""
+"""uvicorn's WebSocket protocol, for peers who send what they should not or stop reading."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ STALL_S = 5.0
 
 _LEAST_BYTES = 16 << 10
 _LAST_WORDS_S = 2.0
+"""How long a peer has to read why he is let go."""
+
 _TRY_AGAIN_LATER = 1013
 
 _log = logging.getLogger("service.front.sockets")
@@ -52,6 +54,20 @@ class WatchedWebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._look_no_more()
         super().connection_lost(exc)
+
+    def handle_parser_exception(self) -> None:
+        """Close for what the peer sent, but read on for a moment.
+
+        Bytes that lie unread when a connection closes break it, and the code is lost with it.
+        """
+        if self.close_sent or self.conn.close_sent is None:
+            return
+        code, reason = self.conn.close_sent.code, self.conn.close_sent.reason
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.resume_reading()
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(_LAST_WORDS_S, self.transport.close)
 
     def _look_again(self) -> None:
         before = self.transport.get_write_buffer_size()

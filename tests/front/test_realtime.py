@@ -108,7 +108,7 @@ def test_the_newest_frame_takes_the_place_of_the_one_that_waits(api: Api) -> Non
             socket.frame(frame_id, file=picture((frame_id, 0, 0)))
         for replaced, by in ((2, 3), (3, 4), (4, 7)):
             assert socket.hear() == {"type": "replaced", "id": replaced, "by": by}
-        api.engine.is_open.set()
+        api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
         socket.result(1)
         socket.result(7)
     assert len(api.engine.asked) == 2
@@ -123,7 +123,7 @@ def test_a_replaced_picture_is_not_decoded(api: Api) -> None:
         socket.frame(2, file=b"broken")
         socket.frame(3, file=b"broken too")
         assert socket.hear() == {"type": "replaced", "id": 2, "by": 3}
-        api.engine.is_open.set()
+        api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
         socket.result(1)
         socket.error("image-invalid", "$.imageDataUrl", 3)
 
@@ -268,7 +268,7 @@ def test_a_painter_who_goes_frees_the_engine(api: Api) -> None:
         socket.frame(1)
         wait_until(lambda: len(api.engine.asked) == 1, 5)
     wait_until(lambda: api.engine.num_aborted == before + 1, 5)
-    api.engine.is_open.set()
+    api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
 
 
 def test_pictures_are_those_that_were_sent(api: Api) -> None:

@@ -101,7 +101,8 @@ def test_a_slow_engine_asks_for_pauses_and_a_fast_one_for_none() -> None:
         for _ in range(3):
             cadence.add(mean_ms)
         assert cadence.mean_ms == pytest.approx(mean_ms)
-        assert (cadence.interval_ms, cadence.pause_ms) == (pytest.approx(interval_ms), pause_ms)
+        assert cadence.interval_ms == pytest.approx(interval_ms)
+        assert cadence.pause_ms == pause_ms
     assert Cadence(60_000).interval_ms == 250
     slower = Cadence(100)
     slower.add(200)
