@@ -1,6 +1,6 @@
 """Write what the README generates: the table of settings, the doodles, and what comes of them.
 
-python -m docs.make              (make docs)
+python -m docs.make              (make docs; the page is drawn where Chromium is installed)
 python -m docs.make --no-pictures
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from docs.canvas import write_screenshots
 from models.training.renderers import DOODLE, render
 from models.training.world import Scene, Thing
 from service.settings import settings_table
@@ -92,6 +93,7 @@ def main() -> None:
     if not parser.parse_args().no_pictures:
         _IMAGES.mkdir(exist_ok=True)
         write_pictures()
+        write_screenshots(_IMAGES)
 
 
 if __name__ == "__main__":

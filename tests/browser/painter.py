@@ -108,6 +108,19 @@ class Painter:
         )
         return pixel
 
+    def wait_for_pixel(self, canvas: str, colour: list[int]) -> None:
+        """Wait until the middle of a canvas has a colour."""
+        self.page.wait_for_function(
+            """([id, colour]) => {
+              const canvas = document.getElementById(id);
+              const at = [canvas.width >> 1, canvas.height >> 1];
+              const { data } = canvas.getContext("2d").getImageData(...at, 1, 1);
+              return colour.every((value, index) => data[index] === value);
+            }""",
+            arg=[canvas, colour],
+            timeout=10_000,
+        )
+
     def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)

@@ -149,3 +149,69 @@ def test_a_reload_brings_everything_back(painter: Painter) -> None:
     assert [painter.look(name) for name in ("paint", "mask", "result")] == seen
     assert page.locator("#prompt").input_value() == "a boat in the fog"
     assert page.locator("#strength").input_value() == "0.43"
+
+
+def test_a_pen_draws_as_wide_as_it_is_pressed(painter: Painter) -> None:
+    """A light line is thinner than a firm one."""
+    painter.pause()
+    painter.page.keyboard.press("Delete")
+    painter.page.locator("#size").fill("40")
+    session = painter.page.context.new_cdp_session(painter.page)
+
+    def pen(kind: str, point: tuple[float, float], force: float) -> None:
+        x, y = painter.at_fraction(point)
+        held = {"button": "left", "buttons": 1, "pointerType": "pen", "force": force}
+        session.send("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **held})
+
+    def width(y: float) -> int:
+        return sum(painter.pixel("paint", 0.5, y + at / 512)[3] > 127 for at in range(-30, 31))
+
+    for y, force in ((0.25, 0.2), (0.75, 1.0)):
+        pen("mousePressed", (0.2, y), force)
+        for step in range(1, 13):
+            pen("mouseMoved", (0.2 + 0.05 * step, y), force)
+        pen("mouseReleased", (0.8, y), force)
+    assert 2 < width(0.25) < 0.6 * width(0.75)
+    assert 37 <= width(0.75) <= 43
+
+
+@pytest.mark.parametrize("view", ["lens", "compare"])
+def test_the_drawing_takes_the_pen_under_the_result(painter: Painter, view: str) -> None:
+    """In the lens and in the comparison one draws as well, and both sides are in one place."""
+    page = painter.page
+    painter.wait_for_picture()
+    painter.pause()
+    page.check(f'input[name="view"][value="{view}"]', force=True)
+    assert page.locator("#result").bounding_box() == page.locator("#paint").bounding_box()
+    before = painter.look("paint")
+    painter.stroke((0.3, 0.3), (0.8, 0.4))
+    assert painter.look("paint") != before
+    if view == "compare":
+        page.locator("#split-at").fill("20")
+        clip = page.locator("#result").evaluate("canvas => getComputedStyle(canvas).clipPath")
+        assert clip == "inset(0px 0px 0px 20%)"
+
+
+def test_pasted_and_dropped_pictures_are_drawn(painter: Painter) -> None:
+    """A picture from the clipboard or from a folder covers the drawing."""
+    painter.pause()
+    for kind, colour in (("paste", "#0a8020"), ("drop", "#20108a")):
+        painter.page.evaluate(
+            """async ([kind, colour]) => {
+              const canvas = Object.assign(document.createElement("canvas"), {width: 9, height: 9});
+              const context = canvas.getContext("2d");
+              context.fillStyle = colour;
+              context.fillRect(0, 0, 9, 9);
+              const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+              const files = new DataTransfer();
+              files.items.add(new File([blob], "picture.png", { type: "image/png" }));
+              const options = { bubbles: true, cancelable: true };
+              document.body.dispatchEvent(
+                kind === "paste"
+                  ? new ClipboardEvent("paste", { ...options, clipboardData: files })
+                  : new DragEvent("drop", { ...options, dataTransfer: files }),
+              );
+            }""",
+            [kind, colour],
+        )
+        painter.wait_for_pixel("paint", [int(colour[at : at + 2], 16) for at in (1, 3, 5)])

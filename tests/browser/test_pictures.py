@@ -143,10 +143,7 @@ def test_a_picture_can_be_opened_and_what_is_none_is_refused(painter: Painter) -
         "buffer": file.getvalue(),
     }
     page.set_input_files("#file", files=[picture])
-    page.wait_for_function(
-        """() => document.getElementById("paint").getContext("2d")
-             .getImageData(5, 500, 1, 1).data[1] === 200"""
-    )
+    painter.wait_for_pixel("paint", [10, 200, 30])
     before = painter.look("paint")
     broken: FilePayload = {"name": "broken.png", "mimeType": "image/png", "buffer": b"no picture"}
     page.set_input_files("#file", files=[broken])

@@ -31,7 +31,7 @@ export class Api {
     return (await this.#json("v1/tickets", { method: "POST" })).ticket;
   }
 
-  /** Make a picture: {blob, seed, stepsRun, stages, ...}. `files` are blobs by their field's name. */
+  /** Make a picture: {blob, seed, stepsRun, stages, ...}. `files` are blobs by field. */
   async render(route, fields, files, signal) {
     const body = { ...fields };
     for (const [name, blob] of Object.entries(files)) body[name] = await toDataUrl(blob);

@@ -13,6 +13,7 @@ import { Notices } from "./notices.js";
 import { Palette } from "./palette.js";
 import { Panel } from "./panel.js";
 import { takePictures } from "./pictures.js";
+import { Pointer } from "./pointer.js";
 import { CodeDialog, download, savePicture } from "./saving.js";
 import { INPAINT_ROUTE, LIVE_ROUTE, REFINE_ROUTE, Settings, randomSeed } from "./settings.js";
 import { bindDialogs, buildExamples, buildKeyList } from "./sheets.js";
@@ -20,7 +21,7 @@ import { Status } from "./status.js";
 import { choices } from "./storage.js";
 import { Strip } from "./strip.js";
 import { bindTheme } from "./theme.js";
-import { Pointer, Toolbox } from "./tools.js";
+import { Toolbox } from "./toolbox.js";
 import { VIEWS, View } from "./view.js";
 import { Viewport } from "./viewport.js";
 import { Work } from "./work.js";
@@ -51,14 +52,17 @@ const pointer = new Pointer({
   surface: byId("surface"), ring: byId("ring"), drawing, toolbox, viewport,
   say: (text) => notices.say(text),
 });
-const code = new CodeDialog(
-  () => jobs.request(toolbox.state.layer === "mask" && drawing.hasMask ? INPAINT_ROUTE : REFINE_ROUTE),
-  notices,
-);
+const code = new CodeDialog(() => jobs.request(routeInHand()), notices);
 const popovers = ["pill:status-sheet", "examples:examples-sheet", "save:save-sheet"].map((pair) =>
   popover(...pair.split(":").map(byId)),
 );
 new Palette(toolbox);
+let hasLearned = false; // which styles and which model the service has
+
+/** What the page would ask for: inpainting while a mask is being painted, else a refine. */
+function routeInHand() {
+  return toolbox.state.layer === "mask" && drawing.hasMask ? INPAINT_ROUTE : REFINE_ROUTE;
+}
 
 function lock() {
   status.connection("locked", "key needed");
@@ -113,8 +117,9 @@ function escape() {
 
 /** Draw what a picture was made of, and set what it was made with. */
 async function restore() {
-  const { fields, files, seed } = view.picture;
-  settings.set({ ...fields, seed });
+  const { route, fields, files, seed } = view.picture;
+  const { steps, ...others } = fields;
+  settings.set({ ...others, seed, ...(route !== LIVE_ROUTE && { steps }) });
   drawing.place(await createImageBitmap(files.imageDataUrl));
 }
 
@@ -202,6 +207,7 @@ async function learn() {
     const [styles, model] = await Promise.all([api.styles(), api.model()]);
     panel.showStyles(styles);
     if (model) panel.showModel(model);
+    hasLearned = model !== null;
   } catch (error) {
     notices.fail(error);
   }
@@ -209,6 +215,7 @@ async function learn() {
 
 function onConnection({ detail: { state, text } }) {
   if (state === "locked") return lock();
+  if (state === "reconnecting" && !hasLearned) learn(); // where no socket gets through, buttons do
   if (state !== "connected") status.connection(state, text);
   return undefined;
 }
@@ -218,7 +225,7 @@ function onHealth({ detail: { ready, reason, pending } }) {
   status.queue(pending);
   status.connection(ready ? "connected" : "loading", ready ? "connected" : "loading model");
   if (!ready) notices.say(reason);
-  else if (!byId("model-hint").textContent) learn();
+  else if (!hasLearned) learn();
 }
 
 drawing.addEventListener("change", onDrawing);
@@ -226,6 +233,7 @@ drawing.addEventListener("history", onHistory);
 drawing.addEventListener("resize", onResize);
 settings.addEventListener("change", onSettings);
 live.addEventListener("picture", ({ detail }) => take(detail));
+live.addEventListener("settled", () => view.picture && strip.add(view.picture));
 live.addEventListener("failure", ({ detail }) => notices.fail(detail));
 live.addEventListener("frame", () => status.frames(live.counts));
 strip.addEventListener("choose", ({ detail }) => view.show(detail));
@@ -237,6 +245,7 @@ connection.addEventListener("failure", ({ detail }) => notices.fail(detail));
 jobs.onPicture = take;
 jobs.onError = (error) => notices.fail(error);
 
+window.addEventListener("unhandledrejection", ({ reason }) => notices.fail(reason));
 bindTheme();
 bindDialogs();
 bindButtons();

@@ -2,6 +2,9 @@
 
 import { floodRegion } from "./filling.js";
 import { History } from "./history.js";
+import {
+  boundsOf, clipped, copyInto, copyOf, copyRegion, drawCover, inkOf, joined, rectOf, toBlob,
+} from "./pixels.js";
 
 const JPEG_QUALITY = 0.9;
 const MASK_COLOUR = "#ff2d78"; // shown half transparent; what counts is where it is
@@ -11,6 +14,7 @@ export class Drawing extends EventTarget {
   #layers;
   #base = document.createElement("canvas"); // the layer as it was before the stroke
   #ink = document.createElement("canvas"); // the stroke alone, opaque
+  #flat = document.createElement("canvas"); // the picture as it is sent
   #stroke = null;
   #background = "#ffffff";
 
@@ -165,8 +169,9 @@ export class Drawing extends EventTarget {
 
   /** The picture as it is sent: paint on its background. */
   flattened() {
-    const flat = document.createElement("canvas");
-    Object.assign(flat, { width: this.width, height: this.height });
+    const flat = this.#flat;
+    if (flat.width !== this.width) flat.width = this.width;
+    if (flat.height !== this.height) flat.height = this.height;
     const context = flat.getContext("2d", { willReadFrequently: true });
     context.fillStyle = this.#background;
     context.fillRect(0, 0, flat.width, flat.height);
@@ -281,75 +286,4 @@ export class Drawing extends EventTarget {
   #tell(what = "change") {
     this.dispatchEvent(new Event(what));
   }
-}
-
-export function toBlob(canvas, type, quality) {
-  return new Promise((resolve) => canvas.toBlob(resolve, type, quality));
-}
-
-function copyOf(canvas) {
-  const copy = document.createElement("canvas");
-  copyInto(copy, canvas);
-  return copy;
-}
-
-function copyInto(copy, canvas) {
-  Object.assign(copy, { width: canvas.width, height: canvas.height });
-  copy.getContext("2d", { willReadFrequently: true }).drawImage(canvas, 0, 0);
-}
-
-function copyRegion(context, source, region) {
-  context.clearRect(...rectOf(region));
-  context.drawImage(source, ...rectOf(region), ...rectOf(region));
-}
-
-function drawCover(context, picture, width, height) {
-  if (!picture.width || !picture.height) return;
-  const scale = Math.max(width / picture.width, height / picture.height);
-  const [w, h] = [picture.width * scale, picture.height * scale];
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture, (width - w) / 2, (height - h) / 2, w, h);
-}
-
-function inkOf({ mask, left, top, right, bottom }, colour, stride) {
-  const canvas = document.createElement("canvas");
-  Object.assign(canvas, { width: right - left + 1, height: bottom - top + 1 });
-  const context = canvas.getContext("2d");
-  context.fillStyle = colour;
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-  for (let y = top, at = 3; y <= bottom; y += 1) {
-    for (let x = left; x <= right; x += 1, at += 4) pixels.data[at] = 255 * mask[y * stride + x];
-  }
-  context.putImageData(pixels, 0, 0);
-  return canvas;
-}
-
-function boundsOf(points, width) {
-  const margin = width / 2 + 2;
-  const xs = points.map((point) => point.x);
-  const ys = points.map((point) => point.y);
-  const [x, y] = [Math.min(...xs) - margin, Math.min(...ys) - margin];
-  return { x, y, width: Math.max(...xs) + margin - x, height: Math.max(...ys) + margin - y };
-}
-
-function joined(one, two) {
-  if (!one || !two) return one ?? two;
-  const [x, y] = [Math.min(one.x, two.x), Math.min(one.y, two.y)];
-  const right = Math.max(one.x + one.width, two.x + two.width);
-  const bottom = Math.max(one.y + one.height, two.y + two.height);
-  return { x, y, width: right - x, height: bottom - y };
-}
-
-/** The whole pixels of a rectangle that are on the canvas, or null. */
-function clipped(rectangle, width, height) {
-  const x = Math.max(0, Math.floor(rectangle.x));
-  const y = Math.max(0, Math.floor(rectangle.y));
-  const right = Math.min(width, Math.ceil(rectangle.x + rectangle.width));
-  const bottom = Math.min(height, Math.ceil(rectangle.y + rectangle.height));
-  return right > x && bottom > y ? { x, y, width: right - x, height: bottom - y } : null;
-}
-
-function rectOf({ x, y, width, height }) {
-  return [x, y, width, height];
 }

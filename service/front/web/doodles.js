@@ -5,15 +5,29 @@ const MEADOW = "#6cae4c";
 const SEA = "#2a6ca8";
 const NIGHT = "#12163c";
 
+const MOON =
+  "M60 16 C34 14 24 40 36 58 C46 72 66 70 73 56 C58 62 46 54 46 40 C46 30 51 21 60 16 Z";
+const HEART = "M50 80 C22 62 14 44 22 32 C30 20 46 24 50 38 C54 24 70 20 78 32 C86 44 78 62 50 80 Z";
+const CROWN =
+  "M50 12 C66 12 70 24 69 28 C80 32 80 48 70 54 C66 66 36 66 31 54 C20 50 20 34 31 28 " +
+  "C30 20 38 12 50 12 Z";
+
 const fill = (colour, path) => ({ path, fill: colour });
 const line = (colour, width, path) => ({ path, stroke: colour, width });
 const ground = (colour, path) => fill(colour, `${path} L101 101 L-1 101 Z`);
+
+/** A star of five points, `size` units from its top to the next corner. */
+function star(x, y, size) {
+  const steps = [[1.3, 3], [3.1, 0.3], [-2.3, 2.1], [0.7, 3.1], [-2.8, -1.6], [-2.8, 1.6],
+    [0.7, -3.1], [-2.3, -2.1], [3.1, -0.3]];
+  return `M${x} ${y} ${steps.map(([dx, dy]) => `l${dx * size} ${dy * size}`).join(" ")} Z`;
+}
 
 export const DOODLES = [
   {
     name: "House",
     prompt: "a red house in a meadow",
-    style: "ILLUSTRATION",
+    style: "ANIME",
     background: SKY,
     shapes: [
       ground(MEADOW, "M-1 61 C22 56 34 63 52 59 C70 56 84 60 101 58"),
@@ -59,9 +73,9 @@ export const DOODLES = [
     background: NIGHT,
     shapes: [
       ground("#1c2030", "M-1 76 C24 70 44 80 64 74 C80 70 90 75 101 72"),
-      fill("#fad926", "M60 16 C34 14 24 40 36 58 C46 72 66 70 73 56 C58 62 46 54 46 40 C46 30 51 21 60 16 Z"),
-      fill("#f4f2d8", "M18 20 l1.6 3.6 3.8 .4 -2.8 2.6 .8 3.8 -3.4 -2 -3.4 2 .8 -3.8 -2.8 -2.6 3.8 -.4 Z"),
-      fill("#f4f2d8", "M82 22 l1.3 3 3.1 .3 -2.3 2.1 .7 3.1 -2.8 -1.6 -2.8 1.6 .7 -3.1 -2.3 -2.1 3.1 -.3 Z"),
+      fill("#fad926", MOON),
+      fill("#f4f2d8", star(18, 20, 1.2)),
+      fill("#f4f2d8", star(82, 22, 1)),
     ],
   },
   {
@@ -70,13 +84,13 @@ export const DOODLES = [
     style: "RENDER_3D",
     background: "#f5f5f2",
     shapes: [
-      fill("#fa85bd", "M50 80 C22 62 14 44 22 32 C30 20 46 24 50 38 C54 24 70 20 78 32 C86 44 78 62 50 80 Z"),
+      fill("#fa85bd", HEART),
     ],
   },
   {
     name: "Mushroom",
     prompt: "a red mushroom in a meadow",
-    style: "ANIME",
+    style: "ILLUSTRATION",
     background: SKY,
     shapes: [
       ground(MEADOW, "M-1 70 C22 66 40 72 58 68 C76 65 88 70 101 67"),
@@ -110,7 +124,7 @@ export const DOODLES = [
     shapes: [
       ground("#f5f5f2", "M-1 74 C24 69 42 76 60 72 C78 69 90 74 101 71"),
       fill("#6b4122", "M46 62 L55 62 L57 86 L44 86 Z"),
-      fill("#33a63d", "M50 12 C66 12 70 24 69 28 C80 32 80 48 70 54 C66 66 36 66 31 54 C20 50 20 34 31 28 C30 20 38 12 50 12 Z"),
+      fill("#33a63d", CROWN),
     ],
   },
 ];

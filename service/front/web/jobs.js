@@ -1,8 +1,13 @@
 // Pictures that are asked for by a button: refine, inpaint and upscale, one at a time.
 
-import { INPAINT_ROUTE, REFINE_ROUTE, SIDES, UPSCALE_ROUTE, randomSeed, toFields } from "./settings.js";
+import {
+  INPAINT_ROUTE, REFINE_ROUTE, SIDES, UPSCALE_ROUTE, randomSeed, toFields,
+} from "./settings.js";
 
+/** Calls `onPicture(picture, isNewest)` and `onError(error)`, which who wires it sets. */
 export class Jobs {
+  onPicture = () => {};
+  onError = () => {};
   #api;
   #drawing;
   #settings;
@@ -11,7 +16,6 @@ export class Jobs {
   #running = null;
 
   constructor({ api, drawing, settings, live, view }) {
-    Object.assign(this, { onPicture: () => {}, onError: () => {} });
     this.#api = api;
     this.#drawing = drawing;
     this.#settings = settings;

@@ -7,7 +7,8 @@ import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "./settings.js";
 /**
  * Frames go through `transport.send({route, fields, blob})`, a promise of the answer.
  *
- * Tells `picture` with {detail: picture}, `failure` with {detail: error}, and `frame` of each count.
+ * Tells `picture` with {detail: picture}, `failure` with {detail: error}, `settled` where the last
+ * picture was final already, and `frame` of each count.
  */
 export class Live extends EventTarget {
   #drawing;
@@ -50,6 +51,7 @@ export class Live extends EventTarget {
     const id = this.nextId();
     try {
       const picture = await work();
+      this.#pacer.settled();
       return { picture, isNewest: this.#order.admits(id) };
     } finally {
       this.#isHeld = false;
@@ -78,6 +80,7 @@ export class Live extends EventTarget {
     if (print === this.#lastPrint) {
       this.#count("skipped");
       this.#answered();
+      if (kind === "settle") this.dispatchEvent(new Event("settled"));
       return;
     }
     this.#lastPrint = print;

@@ -45,6 +45,11 @@ export class Pacer {
     if (Number.isFinite(pauseMs)) this.#pauseMs = pauseMs;
   }
 
+  /** What is shown is final: a picture that was asked for has taken the place of a settling one. */
+  settled() {
+    this.#needsSettling = false;
+  }
+
   /** Return {kind, at} of the frame that is due next, kind `live` or `settle`, or null. */
   next() {
     if (this.#changedFirst !== null) {

@@ -62,7 +62,7 @@ export class Panel {
 
   show() {
     const { values } = this.#settings;
-    put("strength", values.strength, `${strengthWord(values.strength)} · ${values.strength.toFixed(2)}`);
+    put("strength", values.strength, strengthText(values.strength));
     put("steps", values.steps, stepsText(values));
     put("guidance", values.guidance, String(values.guidance));
     put("refine-strength", values.refineStrength, values.refineStrength.toFixed(2));
@@ -108,6 +108,10 @@ export class Panel {
     Object.assign(figure.style, { width: `${width / 50}px`, height: `${height / 50}px` });
     return make("label", { title: `${width} × ${height}` }, [input, figure]);
   }
+}
+
+function strengthText(strength) {
+  return `${strengthWord(strength)} · ${strength.toFixed(2)}`;
 }
 
 function stepsText({ steps, strength }) {

@@ -30,6 +30,17 @@ export async function savePicture(api, picture, format) {
   download(again.blob, fileName(picture, format));
 }
 
+/** Copy an element's text. Browsers allow it to pages over https and of this machine alone. */
+async function copied(element) {
+  getSelection().selectAllChildren(element);
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The dialog with the same request as code. `request()` returns {route, fields, files}. */
 export class CodeDialog {
   #dialog = byId("code-dialog");
@@ -40,8 +51,8 @@ export class CodeDialog {
     this.#request = request;
     byId("languages").addEventListener("change", () => this.#show());
     on("code-copy", "click", async () => {
-      await navigator.clipboard.writeText(byId("code-text").textContent);
-      notices.show("Copied.");
+      if (await copied(byId("code-text"))) notices.show("Copied.");
+      else notices.show("The browser does not let this page copy; the code is selected for you.");
     });
     on("code-files", "click", () => {
       const { imageDataUrl, maskDataUrl } = this.#now.files;

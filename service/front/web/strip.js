@@ -7,14 +7,17 @@ const MAX_PICTURES = 40;
 /** Tells `choose` with {detail: picture}. */
 export class Strip extends EventTarget {
   #list;
+  #last = null;
 
   constructor(list) {
     super();
     this.#list = list;
   }
 
-  /** Put a picture in front; the oldest falls off the end. */
+  /** Put a picture in front, once; the oldest falls off the end. */
   add(picture) {
+    if (picture === this.#last) return;
+    this.#last = picture;
     const url = URL.createObjectURL(picture.blob);
     const title = `${picture.fields.prompt || "no prompt"}, seed ${picture.seed}`;
     const button = make("button", { type: "button", title, "aria-label": title }, [

@@ -2,48 +2,7 @@
 
 import { Stroke, pressureOf } from "./strokes.js";
 
-export const TOOLS = ["brush", "eraser", "picker", "fill", "mask"];
-export const MAX_SIZE = 160;
-const RECENT = 6;
-const KEY_STEP = 8;
-
-/** The tool in hand, with its size, opacity and colours; tells of changes by `change`. */
-export class Toolbox extends EventTarget {
-  state = {
-    tool: "brush",
-    layer: "paint",
-    size: 24,
-    opacity: 1,
-    colour: "#db2124",
-    other: "#ffffff",
-    recent: [],
-  };
-
-  set(changes) {
-    const state = { ...this.state, ...changes };
-    state.size = Math.min(MAX_SIZE, Math.max(1, Math.round(state.size)));
-    if (changes.tool === "mask") state.layer = "mask";
-    if (changes.tool && changes.tool !== "mask" && changes.tool !== "eraser") state.layer = "paint";
-    this.state = state;
-    this.dispatchEvent(new Event("change"));
-  }
-
-  swapColours() {
-    this.set({ colour: this.state.other, other: this.state.colour });
-  }
-
-  /** Thicker or thinner by a fifth, and by a pixel at least. */
-  scaleSize(direction) {
-    const { size } = this.state;
-    this.set({ size: size + direction * Math.max(1, Math.round(size / 5)) });
-  }
-
-  /** Take note of a colour that was drawn with. */
-  used(colour) {
-    const recent = [colour, ...this.state.recent.filter((other) => other !== colour)];
-    this.set({ recent: recent.slice(0, RECENT) });
-  }
-}
+const KEY_STEP = 8; // pixels
 
 /** Turns pointer events on the drawing into strokes, fills and picks. */
 export class Pointer {
@@ -75,6 +34,8 @@ export class Pointer {
     on("keydown", (event) => this.#key(event));
     on("blur", () => this.#leave());
     toolbox.addEventListener("change", () => this.#shapeRing());
+    drawing.addEventListener("resize", () => this.#shapeRing());
+    this.#shapeRing();
   }
 
   get isDown() {
@@ -102,7 +63,8 @@ export class Pointer {
 
   #use(point, isPicking) {
     const { tool, layer, colour, opacity, size } = this.#toolbox.state;
-    const [x, y] = [this.#pixel(point.x, this.#drawing.width), this.#pixel(point.y, this.#drawing.height)];
+    const x = pixelOf(point.x, this.#drawing.width);
+    const y = pixelOf(point.y, this.#drawing.height);
     if (tool === "picker" || isPicking) {
       this.#toolbox.set({ colour: this.#drawing.colourAt(x, y) });
       return;
@@ -156,10 +118,6 @@ export class Pointer {
     };
   }
 
-  #pixel(value, size) {
-    return Math.min(size - 1, Math.max(0, Math.floor(value)));
-  }
-
   // Arrow keys move a cursor; D sets the pen down and lifts it, or uses the fill or the picker.
   #key(event) {
     const step = event.shiftKey ? 4 * KEY_STEP : KEY_STEP;
@@ -203,23 +161,21 @@ export class Pointer {
     this.#say(this.#stroke ? "pen down" : "done");
   }
 
+  // By a transform alone: moving the pointer must not cost a layout.
   #moveRing(event) {
-    if (event.pointerType === "touch") return this.#hideRing();
-    const box = this.#box && this.#stroke ? this.#box : this.#surface.getBoundingClientRect();
-    this.#placeRing(
-      ((event.clientX - box.left) / box.width) * 100,
-      ((event.clientY - box.top) / box.height) * 100,
-    );
+    if (event.pointerType === "touch") this.#hideRing();
+    else this.#placeRing(event.offsetX, event.offsetY);
   }
 
   #showRingAt({ x, y }) {
-    this.#placeRing((x / this.#drawing.width) * 100, (y / this.#drawing.height) * 100);
+    const { clientWidth, clientHeight } = this.#surface;
+    const { width, height } = this.#drawing;
+    this.#placeRing((x / width) * clientWidth, (y / height) * clientHeight);
   }
 
-  #placeRing(left, top) {
-    Object.assign(this.#ring.style, { left: `${left}%`, top: `${top}%` });
-    this.#ring.hidden = this.#toolbox.state.tool === "picker" || this.#toolbox.state.tool === "fill";
-    this.#shapeRing();
+  #placeRing(x, y) {
+    this.#ring.style.transform = `translate(${x}px, ${y}px) translate(-50%, -50%)`;
+    this.#ring.hidden = ["picker", "fill"].includes(this.#toolbox.state.tool);
   }
 
   #shapeRing() {
@@ -231,4 +187,8 @@ export class Pointer {
   #hideRing() {
     this.#ring.hidden = true;
   }
+}
+
+function pixelOf(value, size) {
+  return Math.min(size - 1, Math.max(0, Math.floor(value)));
 }
