@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,6 +78,13 @@ class Painter:
         started = time.monotonic()
         self.page.wait_for_function(_CHANGED, arg=[canvas, before], timeout=PICTURE_MS, polling=16)
         return time.monotonic() - started
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait for what the test itself sees; the page goes on meanwhile."""
+        ends = time.monotonic() + PICTURE_MS / 1000
+        while not condition():
+            assert time.monotonic() < ends, "it did not come about"
+            self.page.wait_for_timeout(50)
 
     def wait_for_picture(self) -> None:
         self.page.wait_for_selector(".has-result", timeout=PICTURE_MS)

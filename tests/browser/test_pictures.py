@@ -166,49 +166,52 @@ def test_a_size_keeps_the_drawing_and_an_undo_brings_it_back(painter: Painter) -
 
 def test_a_late_picture_is_not_shown_over_a_newer_one(browser: Browser, service: Service) -> None:
     """An answer that was held up on its way arrives after its successor, and is not shown."""
-    late: list[str | bytes] = []
-    state = {"holding": False, "num_results": 0}
-
-    def hold(route: WebSocketRoute) -> None:
-        server = route.connect_to_server()
-
-        def forward(message: str | bytes) -> None:
-            if isinstance(message, str) and json.loads(message)["type"] == "result":
-                state["num_results"] += 1
-                state["holding"] = state["num_results"] == 2
-            if state["holding"]:
-                late.append(message)
-            else:
-                route.send(message)
-                if len(late) == 2 and isinstance(message, bytes):
-                    for held in late:
-                        route.send(held)
-                    late.append("released")
-
-        server.on_message(forward)
-
+    courier = Courier()
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.route_web_socket("**/v1/realtime", hold)
+    page.route_web_socket("**/v1/realtime", courier.carry)
     painter = Painter(page, service.address)
     painter.open()
     painter.page.locator("#steps").fill("4")  # nothing to settle: live frames alone
     painter.wait_for_picture()
     first = painter.look("result")
+    courier.is_late = True
     painter.stroke((0.1, 0.1), (0.9, 0.1))
-    for _ in range(900):
-        if len(late) == 2:
-            break
-        page.wait_for_timeout(100)
+    painter.wait_for(lambda: len(courier.held) == 2)
     assert painter.look("result") == first
     painter.stroke((0.1, 0.9), (0.9, 0.9))
     painter.wait_for_change("result", first)
     newest = painter.look("result")
-    for _ in range(100):
-        if late[-1] == "released":
-            break
-        page.wait_for_timeout(50)
-    assert late[-1] == "released"
+    painter.wait_for(lambda: courier.has_delivered)
     page.wait_for_timeout(500)
     assert painter.look("result") == newest
     context.close()
+
+
+class Courier:
+    """Carries the service's messages, but keeps one result back until its successor is there."""
+
+    def __init__(self) -> None:
+        self.is_late = False
+        self.held: list[str | bytes] = []  # a result and its picture
+        self.has_delivered = False
+
+    def carry(self, page: WebSocketRoute) -> None:
+        server = page.connect_to_server()
+
+        def forward(message: str | bytes) -> None:
+            if self._must_wait(message):
+                self.held.append(message)
+                return
+            page.send(message)
+            if isinstance(message, bytes) and len(self.held) == 2 and not self.has_delivered:
+                self.has_delivered = True
+                for late in self.held:
+                    page.send(late)
+
+        server.on_message(forward)
+
+    def _must_wait(self, message: str | bytes) -> bool:
+        if isinstance(message, bytes):
+            return len(self.held) == 1  # the picture of the result that is held
+        return self.is_late and not self.held and json.loads(message)["type"] == "result"
