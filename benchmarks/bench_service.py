@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
 import statistics
 import subprocess
@@ -33,7 +32,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.conditions import conditions
+from benchmarks.conditions import append_row, conditions
 from models.catalog import find_checkpoint
 from models.hub import local_folder
 from service.client import LocalEngineClient
@@ -173,22 +172,12 @@ def main() -> None:
         "steps": 4,
         **conditions(),
     }
-    _append(row)
+    append_row(_RESULTS, row)
     table = Table("figure", "value")
     for name, value in row.items():
         table.add_row(name, str(value))
     Console().print(table)
     print(json.dumps(row))
-
-
-def _append(row: dict[str, Any]) -> None:
-    _RESULTS.parent.mkdir(exist_ok=True)
-    is_new = not _RESULTS.exists()
-    with _RESULTS.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 if __name__ == "__main__":

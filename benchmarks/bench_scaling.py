@@ -1,0 +1,145 @@
+"""Two engines against one on this machine, and what the model of capacity says of it before.
+
+    python -m benchmarks.bench_scaling
+
+Lanes in turn, A-B-C-A-B-C, each the whole service as `instant-refine serve` starts it, on the
+bundled checkpoint at 512 x 512 with 4 steps: one engine with one thread and one client (what the
+model is given), one engine with all threads, and two engines with a thread each, both with
+8 clients. Writes a row to `results/scaling.csv` and ends in a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.bench_service import run_json
+from benchmarks.conditions import append_row, conditions
+
+_RESULTS = Path(__file__).parent / "results" / "scaling.csv"
+_READY_S = 120.0
+
+
+@contextmanager
+def served(**settings: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Serve `pocket` with `REFINE_*` settings; yield the address and the front's process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [str(Path(sys.executable).with_name("instant-refine")), "serve", "--port", str(port)]
+    environment = {**os.environ, "REFINE_DTYPE": "float32", "REFINE_DEADLINE_S": "120", **settings}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_until_ready(url)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_until_ready(url: str) -> None:
+    ends = time.monotonic() + _READY_S
+    while time.monotonic() < ends:
+        time.sleep(0.2)
+        try:
+            content = httpx.get(url + "/health/ready").json()
+        except httpx.TransportError:
+            continue
+        if all(engine["state"] == "serving" for engine in content["engines"]):
+            return
+    raise TimeoutError("the service did not become ready")
+
+
+def lane(clients: int, seconds: float, **settings: str) -> dict[str, float]:
+    """Return pictures a second, and core seconds a picture of the front and of the engines."""
+    with served(**settings) as (url, front):
+        engines = front.children()
+        before = _core_s([front]), _core_s(engines)
+        load = run_json(
+            "benchmarks.load", url, "--clients", str(clients), "--seconds", str(seconds)
+        )
+        count = len(load["samples"])
+        return {
+            "pictures_per_s": count / load["seconds"],
+            "front_core_s": (_core_s([front]) - before[0]) / count,
+            "engine_core_s": (_core_s(engines) - before[1]) / count,
+        }
+
+
+def _core_s(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(used.user + used.system for used in times))
+
+
+def predicted_pictures_per_s(alone: dict[str, float], engines: int, cores: int) -> float:
+    """Return what the model says of `engines` with a thread each, from one engine with one client.
+
+    Engines add up until the cores are spent; a picture costs what its engine and the front use.
+    """
+    by_cores = cores / (alone["front_core_s"] + alone["engine_core_s"])
+    return min(engines / alone["engine_core_s"], by_cores)
+
+
+def measure(rounds: int, seconds: float) -> dict[str, float]:
+    lanes: dict[str, tuple[int, dict[str, str]]] = {
+        "alone": (1, {"REFINE_NUM_THREADS": "1"}),
+        "one": (8, {}),
+        "two": (8, {"REFINE_DEVICE": "cpu,cpu", "REFINE_NUM_THREADS": "1"}),
+    }
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in lanes}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("lanes", total=rounds * len(lanes))
+        for _ in range(rounds):
+            for name, (clients, settings) in lanes.items():
+                seen[name].append(lane(clients, seconds, **settings))
+                progress.advance(task)
+    means = {
+        name: {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
+        for name, runs in seen.items()
+    }
+    predicted = predicted_pictures_per_s(means["alone"], 2, os.cpu_count() or 1)
+    return {
+        "one_engine_pictures_per_s": means["one"]["pictures_per_s"],
+        "two_engines_pictures_per_s": means["two"]["pictures_per_s"],
+        "two_against_one": means["two"]["pictures_per_s"] / means["one"]["pictures_per_s"],
+        "two_engines_predicted": predicted,
+        "measured_against_predicted": means["two"]["pictures_per_s"] / predicted,
+        "front_core_ms": 1000 * means["alone"]["front_core_s"],
+        "engine_core_ms": 1000 * means["alone"]["engine_core_s"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15.0)
+    arguments = parser.parse_args()
+    figures = measure(arguments.rounds, arguments.seconds)
+    row: dict[str, Any] = {name: round(value, 3) for name, value in figures.items()}
+    row |= {"clients": 8, "dtype": "float32", "shape": "512x512", "steps": 4, **conditions()}
+    append_row(_RESULTS, row)
+    table = Table("figure", "value")
+    for name, value in row.items():
+        table.add_row(name, str(value))
+    Console().print(table)
+    print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
