@@ -58,7 +58,7 @@ class AdaptedLayer(nn.Module):
         output: torch.Tensor = self.base(hidden)
         if not self.routing.is_active:
             return output
-        index = self.routing.index[: len(hidden)]  # [B]
+        index = self.routing.index[: hidden.shape[0]]  # [B]
         down, up = self.down[index], self.up[index]  # [B, r, in, ...], [B, out, r]
         if isinstance(self.base, nn.Conv2d):
             low = self._convolve(hidden, down)  # [B, r, h * w]
@@ -68,7 +68,7 @@ class AdaptedLayer(nn.Module):
 
     def _convolve(self, hidden: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
         """Convolve each row [in, H, W] by a kernel of its own; return [B, r, h * w]."""
-        num_rows, base = len(hidden), self.base
+        num_rows, base = hidden.shape[0], self.base
         low = functional.conv2d(
             hidden.reshape(1, -1, *hidden.shape[2:]),
             down.flatten(0, 1),
@@ -105,14 +105,17 @@ class AdapterBank:
         *,
         num_slots: int = NUM_SLOTS,
         device: torch.device,
+        is_always_active: bool = False,
     ) -> None:
         """Wrap the layers that any of the adapters changes.
 
-        `num_slots` must be the rows of a batch at least. Raises CheckpointError for a rank above
-        128, to which all of them would be padded.
+        `num_slots` must be the rows of a batch at least. `is_always_active` runs the factors of
+        the empty slot too: one graph then holds for rows with an adapter and without. Raises
+        CheckpointError for a rank above 128, to which all of them would be padded.
         """
         self.routing = Routing(device)
         self._loras = dict(loras)
+        self._is_always_active = self.routing.is_active = is_always_active
         self._num_slots = num_slots
         self._resident: OrderedDict[str, int] = OrderedDict()  # the least recently used first
         rank = max((_rank(name, lora) for name, lora in loras.items()), default=0)
@@ -132,7 +135,7 @@ class AdapterBank:
         for name in sorted(wanted - self._resident.keys()):
             self._load(name)
         slots = [self._resident.get(name, NO_ADAPTER) for name in names]
-        self.routing.is_active = any(slots)
+        self.routing.is_active = self._is_always_active or any(slots)
         if self.routing.is_active:
             self.routing.index[: len(slots)] = torch.tensor(slots)
 

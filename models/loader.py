@@ -85,10 +85,12 @@ def load_pipeline(
     adapters: Mapping[str, Adapter] | None = None,
     max_batch: int = 1,
     guidance_range: tuple[float, float] = (1.0, 2.0),
+    is_compiled: bool = False,
 ) -> Pipeline:
     """Load a latent consistency checkpoint onto a device, with the LoRAs of its styles.
 
-    `adapters` are by the name of their style, `max_batch` the most rows of a forward. Raises
+    `adapters` are by the name of their style, `max_batch` the most rows of a forward; where the
+    forwards will be compiled, adapters take part in all of them (`is_compiled`). Raises
     CheckpointError, naming the file and what is wrong with it, for a folder that is not such a
     checkpoint or that holds a component which is not supported.
     """
@@ -103,7 +105,10 @@ def load_pipeline(
         fuse(read_lora(files.lora, roots), roots)
     return Pipeline(
         unet=unet,
-        autoencoders=_load_autoencoders(files, index, place, unet),
+        autoencoders={
+            name: Autoencoder(vae, name)
+            for name, vae in _load_vaes(files, index, place, unet).items()
+        },
         prompts=PromptEncoder(
             [_load_tokenizer(files.folder, f"tokenizer{name[12:]}", index) for name in names],
             list(encoders.values()),
@@ -111,19 +116,29 @@ def load_pipeline(
         ),
         schedule=_load_schedule(files, index),
         guidance_range=guidance_range,
-        adapters=_bank(roots, adapters or {}, max_batch=max_batch),
+        adapters=_bank(roots, adapters or {}, max_batch=max_batch, is_always_active=is_compiled),
     )
 
 
 def _bank(
-    roots: Mapping[str, nn.Module], adapters: Mapping[str, Adapter], *, max_batch: int
+    roots: Mapping[str, nn.Module],
+    adapters: Mapping[str, Adapter],
+    *,
+    max_batch: int,
+    is_always_active: bool,
 ) -> AdapterBank:
     loras: dict[str, Lora] = {
         name: read_lora(adapter.path, roots, weight=adapter.weight)
         for name, adapter in adapters.items()
     }
     device: torch.device = roots["unet"].device  # type: ignore[assignment]
-    return AdapterBank(roots, loras, num_slots=max(NUM_SLOTS, max_batch), device=device)
+    return AdapterBank(
+        roots,
+        loras,
+        num_slots=max(NUM_SLOTS, max_batch),
+        device=device,
+        is_always_active=is_always_active,
+    )
 
 
 def _load_unet(files: CheckpointFiles, index: dict[str, Any], place: _Place) -> Any:
@@ -142,9 +157,9 @@ def _load_unet(files: CheckpointFiles, index: dict[str, Any], place: _Place) -> 
     return unet
 
 
-def _load_autoencoders(
+def _load_vaes(
     files: CheckpointFiles, index: dict[str, Any], place: _Place, unet: Any
-) -> dict[str, Autoencoder]:
+) -> dict[str, Any]:
     if files.vae is None:
         vae = _load_module(files.folder, "vae", index, place)
     else:
@@ -159,7 +174,7 @@ def _load_autoencoders(
         vaes["tiny"] = _load(files.tiny, AutoencoderTiny, _WEIGHTS, "tiny autoencoder", place)
     for part in vaes.values():
         _check_vae(place.name, unet.config, part.config)
-    return {name: Autoencoder(part) for name, part in vaes.items()}
+    return vaes
 
 
 def _load_module(folder: Path, name: str, index: dict[str, Any], place: _Place) -> Any:

@@ -7,16 +7,19 @@ width, P pooled width, E guidance width, C h w latents, H W pixels.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
+from models.graphs import Forward
 from models.lcm import LCMSchedule, alphas_cumprod, guidance_embedding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from models.adapters import AdapterBank
     from models.autoencoder import Autoencoder
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 GUIDANCE_BOUNDS = (0.5, 20.0)
 """The guidance that the API takes."""
+
+
+_PROMPTS_KEPT = 128
+"""Of SDXL each takes 0.6 MB, of SD 1.5 a fifth of that."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,13 @@ class Pipeline:
         self.guidance_dim: int | None = unet.config.time_cond_proj_dim
         self.is_sdxl = unet.config.addition_embed_type == "text_time"
         self.vae_scale_factor = autoencoders["full"].scale_factor
+        self.buckets: tuple[int, ...] = ()  # numbers of rows that are made ready; none on a CPU
         self._guidance_range = guidance_range
+        self._prompt_cache: OrderedDict[tuple[str, str | None, str], PromptEmbeds] = OrderedDict()
+        self._parts = ["prompt_embeds", "timestep_cond" if self.guidance_dim else "guidance_scale"]
+        if self.is_sdxl:
+            self._parts += ["pooled_embeds", "time_ids"]
+        self._denoising = Forward("denoise", _Denoiser(unet, self._parts))
 
     @property
     def rows_per_row(self) -> int:
@@ -152,11 +165,22 @@ class Pipeline:
     def encode_prompt(
         self, prompt: str, negative_prompt: str | None = None, adapter: str = ""
     ) -> PromptEmbeds:
-        """Embed a prompt, and what to lead away from where the rows are doubled for guidance."""
-        self.adapters.select([adapter])
-        if self.guidance_dim:
-            return self.prompts.encode(prompt)
-        return self.prompts.encode_guided(prompt, negative_prompt)
+        """Embed a prompt, and what to lead away from where the rows are doubled for guidance.
+
+        The last prompts are kept: who draws asks for the same one at every stroke.
+        """
+        key = (prompt, negative_prompt, adapter)
+        if key not in self._prompt_cache:
+            self.adapters.select([adapter])
+            self._prompt_cache[key] = (
+                self.prompts.encode(prompt)
+                if self.guidance_dim
+                else self.prompts.encode_guided(prompt, negative_prompt)
+            )
+        self._prompt_cache.move_to_end(key)
+        while len(self._prompt_cache) > _PROMPTS_KEPT:
+            self._prompt_cache.popitem(last=False)
+        return self._prompt_cache[key]
 
     def condition(
         self, prompt: PromptEmbeds, guidance_scale: float, height: int, width: int
@@ -210,22 +234,10 @@ class Pipeline:
         `latents` are [B, C, h, w], and so is what is returned: noise, velocity or sample, as the
         schedule's prediction type says. Doubled rows stand side by side, and are made one again.
         """
-        num_rows, doubling = len(latents), conditioning.prompt_embeds.shape[1]
-        cond = conditioning.timestep_cond
+        doubling = conditioning.prompt_embeds.shape[1]
         self.adapters.select([name for name in adapters for _ in range(doubling)])
-        output = self.unet(
-            latents.repeat_interleave(doubling, 0),
-            timesteps.repeat_interleave(doubling, 0),
-            timestep_cond=cond,
-            encoder_hidden_states=conditioning.prompt_embeds.flatten(0, 1),
-            added_cond_kwargs=_added(conditioning, doubling),
-            return_dict=False,
-        )[0]  # [B * G, C, h, w]
-        if conditioning.guidance_scale is None:
-            return output  # type: ignore[no-any-return]
-        unguided, guided = output.view(num_rows, doubling, *output.shape[1:]).unbind(1)
-        scale = conditioning.guidance_scale[:, None, None, None]  # [B, 1, 1, 1], fp32
-        return unguided + scale * (guided - unguided)  # type: ignore[no-any-return]
+        parts = (getattr(conditioning, name) for name in self._parts)
+        return self._denoising(latents, timesteps, *parts)
 
     @torch.inference_mode()
     def decode_latents(
@@ -236,6 +248,57 @@ class Pipeline:
         Neither clamped nor rounded yet, so that the caller can see what is not finite.
         """
         return self.autoencoders[autoencoder].decode(latents, in_fp32=in_fp32)
+
+    def forwards(
+        self, height: int, width: int, num_rows: int
+    ) -> Iterator[tuple[Forward, tuple[torch.Tensor, ...]]]:
+        """Yield what runs for rows of `height` x `width` pixels, each with an example's inputs.
+
+        Encoders and decoders are called with a row at a time.
+        """
+        latents = self._zeros(num_rows, *self.latent_shape(height, width))
+        timesteps = torch.full((num_rows,), 999, device=self.device)
+        one = self.condition(self.encode_prompt(""), 1.0, height, width)
+        rows = one.map(lambda part: part.expand(num_rows, *part.shape).contiguous())
+        parts = (getattr(rows, name) for name in self._parts)
+        yield self._denoising, (latents, timesteps, *parts)
+        if num_rows == 1:
+            pixels = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=self.device)
+            for autoencoder in self.autoencoders.values():
+                noise = (latents.float(),) if autoencoder.has_posterior else ()
+                yield autoencoder.encoding, (pixels, *noise)
+                yield autoencoder.decoding, (latents,)
+
+    def _zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+
+class _Denoiser(nn.Module):
+    """A UNet over rows: doubled for guidance where it embeds none, and made one again."""
+
+    def __init__(self, unet: Any, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.unet = unet
+        self._parts = parts
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Latents [B, C, h, w], timesteps [B] and the parts of the conditioning to an output."""
+        latents, timesteps, *parts = inputs
+        conditioning = Conditioning(**dict(zip(self._parts, parts, strict=True)))
+        num_rows, doubling = latents.shape[0], conditioning.prompt_embeds.shape[1]
+        output = self.unet(
+            latents.repeat_interleave(doubling, 0),
+            timesteps.repeat_interleave(doubling, 0),
+            timestep_cond=conditioning.timestep_cond,
+            encoder_hidden_states=conditioning.prompt_embeds.flatten(0, 1),
+            added_cond_kwargs=_added(conditioning, doubling),
+            return_dict=False,
+        )[0]  # [B * G, C, h, w]
+        if conditioning.guidance_scale is None:
+            return output  # type: ignore[no-any-return]
+        unguided, guided = output.view(num_rows, doubling, *output.shape[1:]).unbind(1)
+        scale = conditioning.guidance_scale[:, None, None, None]  # [B, 1, 1, 1], fp32
+        return unguided + scale * (guided - unguided)  # type: ignore[no-any-return]
 
 
 def _added(conditioning: Conditioning, doubling: int) -> dict[str, torch.Tensor] | None:

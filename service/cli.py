@@ -123,6 +123,29 @@ def refine(  # noqa: PLR0917 - typer's options are all by name
 
 
 @app.command()
+def warm(
+    shapes: Annotated[
+        str | None, typer.Option(help="HEIGHTxWIDTH, comma-separated; else REFINE_HOT_SHAPES")
+    ] = None,
+    save_cache: Annotated[
+        Path | None, typer.Option(help="Folder to keep them in; else REFINE_CACHE_DIR")
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Compile the forwards of a checkpoint for the next start, or for an image."""
+    from service.engine.compiler import Compiler  # noqa: PLC0415
+
+    settings = _settings(
+        hot_shapes=shapes, cache_dir=save_cache, model=model, device=device, compile="full"
+    )
+    _find_files(settings.model, pull=False)
+    if Compiler(settings.engines()[0], settings.shapes()).wait():
+        _fail("some forwards could not be compiled; the log says why, and they will run eager")
+    _out.print(f"compiled forwards are in {settings.cache_dir.expanduser()}")
+
+
+@app.command()
 def bench(  # noqa: PLR0917 - as above
     url: Annotated[str, typer.Argument(help="The server, such as http://127.0.0.1:8000")],
     users: Annotated[int, typer.Option(min=1, help="Users who ask again when answered")] = 8,

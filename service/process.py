@@ -21,7 +21,7 @@ _END_S = 5.0
 _TUNED = {"GOMP_SPINCOUNT": "10000"}
 
 # An engine never reaches for the hub and never runs a checkpoint's code.
-_SEALED = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "true"}
+SEALED = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "true"}
 
 
 class EngineProcess(Protocol):
@@ -54,7 +54,7 @@ class WorkerProcess:
                 f"--settings={settings.model_dump_json()}",
             ],
             pass_fds=[theirs.fileno()],
-            env={**_TUNED, **os.environ, **_SEALED},
+            env={**_TUNED, **os.environ, **SEALED},
             stdin=subprocess.DEVNULL,
         )
         theirs.close()

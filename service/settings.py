@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+CompileMode = Literal["off", "background", "full"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 LogFormat = Literal["console", "json"]
 
@@ -23,6 +25,9 @@ class EngineSettings(BaseModel):
     max_batch: int = 0
     max_waiting: int = 64
     num_threads: int = 0
+    compile: CompileMode = "off"
+    hot_shapes: tuple[tuple[int, int], ...] = ()
+    cache_dir: str = ""
     log_format: LogFormat = "console"
 
 
@@ -70,7 +75,21 @@ class Settings(BaseSettings):
         description="`float32`, `float16` or `bfloat16`; `auto`: float16 on CUDA, on a CPU "
         "bfloat16 where the processor has matrix units for it, else float32",
     )
-    compile: Literal["off"] = Field("off", description="`off`: torch.compile is not used yet")
+    compile: CompileMode = Field(
+        "off",
+        description="Compiled forwards, and CUDA graphs on CUDA: `background` serves eager until "
+        "they are there, `full` makes those of the hot shapes before it is ready, `off` none",
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/instant-refine"),
+        description="Where compiled forwards are kept; see `instant-refine warm`",
+    )
+    hot_shapes: str = Field(
+        "512x512",
+        pattern=r"^\s*\d+x\d+(\s*,\s*\d+x\d+)*\s*$",
+        description="Shapes (HEIGHTxWIDTH, comma-separated) that are made ready at start; others "
+        "on demand",
+    )
     max_batch: int = Field(
         0, ge=0, le=64, description="Rows that share a UNet call; 0: 1 on a CPU, 8 on CUDA"
     )
@@ -131,6 +150,11 @@ class Settings(BaseSettings):
         """Return the origins of pages that may open sockets besides the service's own."""
         return _listed(self.allowed_origins.lower())
 
+    def shapes(self) -> list[tuple[int, int]]:
+        """Return the hot shapes as (height, width)."""
+        pairs = (shape.split("x") for shape in self.hot_shapes.split(","))
+        return [(int(height), int(width)) for height, width in pairs]
+
     def devices(self) -> list[str]:
         """Return the devices that get an engine each."""
         return [device.strip() for device in self.device.split(",")]
@@ -147,6 +171,9 @@ class Settings(BaseSettings):
                 max_batch=self.max_batch,
                 max_waiting=max(1, self.queue_size // len(devices)),
                 num_threads=self.num_threads or shared,
+                compile=self.compile,
+                hot_shapes=tuple(self.shapes()),
+                cache_dir=str(self.cache_dir.expanduser()),
                 log_format=self.log_format,
             )
             for device in devices

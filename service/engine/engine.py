@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 import torch
 
+from models.graphs import fit_bucket
 from models.lcm import (
     add_noise,
     lcm_step,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from models.pipeline import Pipeline, RowNoise
     from models.prompts import PromptEmbeds
     from service.engine.scheduler import Key, Row, Scheduler
+    from service.engine.warming import Warming
     from service.jobs import Autoencoder, Job
 
 _log = structlog.get_logger(__name__)
@@ -63,8 +65,10 @@ class Engine:
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
         *,
+        warming: Warming | None = None,
         poisons_freed_slots: bool = False,
     ) -> None:
+        self._warming = warming
         self.stats = EngineStats()
         self.pace = Pace(clock)
         self._poisons_freed_slots = poisons_freed_slots
@@ -107,6 +111,8 @@ class Engine:
 
     def step(self) -> list[Outcome | Progress]:
         """Admit who fits, run one UNet call, retire who is done; return what came of it."""
+        if self._warming is not None:
+            self._warming.advance()
         with self.pace.step():
             batch = self._scheduler.schedule(self._clock())
             self._expire(batch.expired)
@@ -133,7 +139,7 @@ class Engine:
         with self._timed(state, "encode_ms"):
             in_fp32 = row.index in state.rows_in_fp32
             inputs = self._row_inputs(row, prompt, state.noises, in_fp32=in_fp32)
-        self._table(row.key, inputs).write(row.slot, inputs)
+        self._table(row, inputs).write(row.slot, inputs)
 
     def _begin(self, state: _JobState) -> PromptEmbeds:
         """Do once what all rows of a job share: its prompt, and the fields of noise by seed."""
@@ -209,9 +215,12 @@ class Engine:
         """Call the UNet once; the slots change only if it succeeds."""
         started = self._clock()
         pipeline, table = self._pipeline(rows[0].job), self._tables[rows[0].key]
-        inputs = table.gather(rows)
-        self.stats.count_call(len(rows))
-        styles = [row.job.params.style for row in rows]
+        # The last row stands in for the rows that a bucket lacks; what it makes there is left.
+        padding = fit_bucket(len(rows), pipeline.buckets) - len(rows)
+        padded = [*rows, *[rows[-1]] * padding]
+        inputs = table.gather(padded)
+        self.stats.count_call(len(rows), padding)
+        styles = [row.job.params.style for row in padded]
         output = pipeline.predict_noise(
             inputs.latents, inputs.timesteps, inputs.conditioning, styles
         )  # [B, C, h, w]
@@ -224,7 +233,7 @@ class Engine:
             mask=inputs.mask,
             clip_sample_range=pipeline.schedule.clip_sample_range,
         )
-        table.scatter(rows, latents)
+        table.scatter(rows, latents[: len(rows)])
         elapsed_ms = 1000 * (self._clock() - started)
         for job_id, num_rows in Counter(row.job.id for row in rows).items():
             state = self._states[job_id]
@@ -367,10 +376,13 @@ class Engine:
     def _autoencoder(self, job: Job) -> Autoencoder:
         return self._pipeline(job).autoencoder_kind(job.params.autoencoder)
 
-    def _table(self, key: Key, like: RowInputs) -> SlotTable:
-        if key not in self._tables:
-            self._tables[key] = SlotTable(like, num_slots=self._scheduler.num_slots)
-        return self._tables[key]
+    def _table(self, row: Row, like: RowInputs) -> SlotTable:
+        if row.key not in self._tables:
+            params = row.job.params
+            if self._warming is not None:
+                self._warming.add(self._pipeline(row.job), params.height, params.width)
+            self._tables[row.key] = SlotTable(like, num_slots=self._scheduler.num_slots)
+        return self._tables[row.key]
 
     @contextmanager
     def _timed(self, state: _JobState, stage: str) -> Iterator[None]:

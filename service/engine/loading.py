@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
 import diffusers
 import numpy as np
 import torch
@@ -9,10 +13,14 @@ import transformers
 
 from models.catalog import CheckpointError, find_checkpoint
 from models.device import pick_device, pick_dtype
+from models.graphs import CUDA_BUCKETS, CudaGraphs
 from models.hub import local_folder
 from models.loader import CheckpointFiles, load_pipeline
+from models.pipeline import Pipeline
+from service.engine.compiler import Compiler
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
+from service.engine.warming import Warming
 from service.jobs import Failed, GenerationParams, Job
 from service.messages import Ready
 from service.settings import EngineSettings
@@ -25,16 +33,9 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
 
     Raises CheckpointError or ValueError, with the cure, for what the operator must mend.
     """
-    _hush_libraries()
-    device = pick_device(settings.device)
-    dtype = pick_dtype(settings.dtype, device)
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    checkpoint = find_checkpoint(settings.model)
-    max_batch = settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
-    pipeline = load_pipeline(
-        CheckpointFiles(local_folder(checkpoint)), device=device, dtype=dtype, max_batch=max_batch
-    )
+    device, dtype = _place(settings)
+    pipelines = load_pipelines(settings)
+    max_batch = _max_batch(settings, device)
     scheduler = Scheduler(
         max_batch=max_batch,
         # The front counts the waiting; those about to run may all arrive before the next step.
@@ -43,10 +44,58 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     ready = Ready(
         device=device,
         dtype=str(dtype).removeprefix("torch."),
-        model=checkpoint.name,
+        model=next(iter(pipelines)),
         max_batch=max_batch,
     )
-    return Engine({checkpoint.name: pipeline}, scheduler), ready
+    return Engine(pipelines, scheduler, warming=_warming(settings, pipelines)), ready
+
+
+def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
+    """Load the checkpoints by name, the default first. Raises as `load_engine` does."""
+    _hush_libraries()
+    device, dtype = _place(settings)
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    checkpoint = find_checkpoint(settings.model)
+    pipeline = load_pipeline(
+        CheckpointFiles(local_folder(checkpoint)),
+        device=device,
+        dtype=dtype,
+        max_batch=_max_batch(settings, device),
+        is_compiled=settings.compile != "off",
+    )
+    return {checkpoint.name: pipeline}
+
+
+def _place(settings: EngineSettings) -> tuple[str, torch.dtype]:
+    device = pick_device(settings.device)
+    return device, pick_dtype(settings.dtype, device)
+
+
+def _max_batch(settings: EngineSettings, device: str) -> int:
+    return settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
+
+
+def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> Warming | None:
+    """Begin to make the hot shapes ready, or make them, as the settings say."""
+    if settings.compile == "off":
+        return None
+    device, _ = _place(settings)
+    is_cuda, max_batch = torch.device(device).type == "cuda", _max_batch(settings, device)
+    sizes = tuple(size for size in CUDA_BUCKETS if size <= max_batch)
+    warming = Warming(
+        folder=Path(settings.cache_dir),
+        sizes=sizes if is_cuda else (1, 2)[:max_batch],
+        start_compiler=partial(Compiler, settings),
+        capturer=CudaGraphs() if is_cuda else None,
+    )
+    for pipeline in pipelines.values():
+        pipeline.buckets = sizes if is_cuda else ()
+        for height, width in settings.hot_shapes:
+            warming.add(pipeline, height, width)
+    if settings.compile == "full":
+        warming.run()
+    return warming
 
 
 def _hush_libraries() -> None:

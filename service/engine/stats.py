@@ -31,8 +31,9 @@ class EngineStats:
     num_not_finite: int = 0
     num_out_of_memory: int = 0
 
-    def count_call(self, num_rows: int) -> None:
+    def count_call(self, num_rows: int, num_padded: int = 0) -> None:
         self.num_unet_calls += 1
+        self.num_padded_rows += num_padded
         self.max_batch_seen = max(self.max_batch_seen, num_rows)
         self.batch_sizes += [0] * (num_rows - len(self.batch_sizes))
         self.batch_sizes[num_rows - 1] += 1

@@ -1,0 +1,94 @@
+"""The compiler process: fills the folder of packages for the shapes that it is told, then ends.
+
+Started by an engine as `python -m service.engine.compiler`, or by `instant-refine warm`. It loads
+the checkpoint itself, so that it shares nothing with the process that serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.logs import configure_logging
+from service.process import SEALED
+from service.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from service.engine.warming import Shape
+
+_NICENESS = 10
+_SIZES = (1, 2)  # rows: one, and any number beyond, have a package each
+
+_log = structlog.get_logger(__name__)
+
+
+class Compiler:
+    """The process, seen from who starts it."""
+
+    def __init__(self, settings: EngineSettings, shapes: Sequence[Shape]) -> None:
+        command = [
+            sys.executable, "-P", "-m", "service.engine.compiler",
+            f"--settings={settings.model_dump_json()}", f"--shapes={json.dumps(shapes)}",
+        ]  # fmt: skip
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            command, env={**os.environ, **SEALED}, stdin=subprocess.DEVNULL
+        )
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit code, 0 where all was made."""
+        return self._process.wait()
+
+
+def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
+    """Make the packages that are missing; return how many could not be made."""
+    import torch  # noqa: PLC0415 - seconds, and not for the engine that imports this module
+
+    from models.packages import compile_package, package_path  # noqa: PLC0415
+    from service.engine.loading import load_pipelines  # noqa: PLC0415
+
+    folder = Path(settings.cache_dir)
+    wanted = {}
+    for pipeline in load_pipelines(settings).values():
+        for height, width in shapes:
+            for size in _SIZES:
+                for forward, inputs in pipeline.forwards(height, width, size):
+                    path = package_path(folder, forward.name, forward.module, inputs)
+                    wanted[path] = (forward.module, inputs)
+    missing = {path: given for path, given in wanted.items() if not path.exists()}
+    num_failed = 0
+    for number, (path, (module, inputs)) in enumerate(missing.items(), start=1):
+        _log.info("compiling", package=path.stem, number=f"{number} of {len(missing)}")
+        try:
+            compile_package(module, inputs, path)
+        except Exception:  # noqa: BLE001 - the others may go through, and eager serves this one
+            _log.exception("a package could not be made", package=path.stem)
+            num_failed += 1
+        torch._dynamo.reset()  # noqa: SLF001 - its documented name; frees what the export kept
+    return num_failed
+
+
+def main() -> int:
+    """Compile, at a priority below that of the engine; return the exit code."""
+    parser = argparse.ArgumentParser(prog="service.engine.compiler")
+    parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
+    parser.add_argument("--shapes", required=True, help="[[height, width], ...] as JSON")
+    arguments = parser.parse_args()
+    settings = EngineSettings.model_validate_json(arguments.settings)
+    configure_logging(settings.log_format)
+    os.nice(_NICENESS)
+    return min(1, compile_shapes(settings, json.loads(arguments.shapes)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

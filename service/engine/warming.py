@@ -1,0 +1,149 @@
+"""Making forwards ready for the shapes that are served: compiled by another process, then captured.
+
+Compiling takes minutes. A process of its own does it, and leaves packages in a folder that outlives
+both; here they are loaded, held against eager, and captured as CUDA graphs where there is CUDA,
+one at a time between two steps. Until then, and where that fails, a shape runs eager.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+import torch
+
+from models.packages import load_package, package_path
+
+if TYPE_CHECKING:
+    from models.graphs import Capturer, Forward
+    from models.pipeline import Pipeline
+
+    Inputs = tuple[torch.Tensor, ...]
+
+Shape = tuple[int, int]
+"""Height and width in pixels."""
+
+LOOK_S = 1.0
+"""How often it is looked whether packages have come."""
+
+_MOST_APART = 0.05
+"""How far compiled may be from eager, in standard deviations of eager's output."""
+
+_log = structlog.get_logger(__name__)
+
+
+class CompilerProcess(Protocol):
+    """A process that makes packages; see `service.engine.compiler`."""
+
+    def has_ended(self) -> bool: ...
+
+    def wait(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A shape and a number of rows, with what runs for them and an example's inputs for each."""
+
+    shape: Shape
+    num_rows: int
+    forwards: tuple[tuple[Forward, Inputs], ...]
+
+    def missing(self, folder: Path) -> list[Path]:
+        paths = [
+            package_path(folder, forward.name, forward.module, inputs)
+            for forward, inputs in self.forwards
+            if not forward.is_compiled(*inputs)
+        ]
+        return [path for path in paths if not path.exists()]
+
+
+@dataclass
+class Warming:
+    """What is to be made ready, and how far it is. Belongs to the thread of the engine."""
+
+    folder: Path
+    sizes: Sequence[int]  # numbers of rows that are run
+    start_compiler: Callable[[Sequence[Shape]], CompilerProcess]
+    capturer: Capturer | None = None
+    clock: Callable[[], float] = time.monotonic
+    num_targets: int = 0
+    num_warm: int = 0
+    _pending: list[_Target] = field(default_factory=list)
+    _seen: set[tuple[int, Shape]] = field(default_factory=set)  # pipeline and shape
+    _tried: set[Shape] = field(default_factory=set)  # shapes that a compiler was started for
+    _compiler: CompilerProcess | None = None
+    _looked_at: float = float("-inf")
+
+    def add(self, pipeline: Pipeline, height: int, width: int) -> None:
+        """Let a shape be made ready, if it is not yet, with all the numbers of rows."""
+        shape = (height, width)
+        if (id(pipeline), shape) in self._seen:
+            return
+        self._seen.add((id(pipeline), shape))
+        for size in self.sizes:
+            forwards = tuple(pipeline.forwards(height, width, size))
+            self._pending.append(_Target(shape, size, forwards))
+            self.num_targets += 1
+
+    def advance(self) -> None:
+        """Take one target further, if its packages have come: called between two steps."""
+        if not self._pending or self.clock() - self._looked_at < LOOK_S:
+            return
+        for target in self._pending:
+            if not target.missing(self.folder):
+                self._pending.remove(target)
+                self._adopt(target)
+                return
+        self._looked_at = self.clock()
+        self._compile_what_is_missing()
+
+    def run(self) -> None:
+        """Make all ready at once, and wait for it: the largest graphs first."""
+        self._compile_what_is_missing()
+        if self._compiler is not None:
+            self._compiler.wait()
+        self._pending.sort(key=lambda target: -target.num_rows)
+        while self._pending:
+            self._looked_at = float("-inf")
+            self.advance()
+
+    def _compile_what_is_missing(self) -> None:
+        """Start a compiler for shapes that none was started for; give up what one has left out."""
+        if self._compiler is not None and not self._compiler.has_ended():
+            return
+        missing = {target.shape for target in self._pending if target.missing(self.folder)}
+        self._give_up(missing & self._tried)
+        if new := sorted(missing - self._tried):
+            self._tried |= set(new)
+            self._compiler = self.start_compiler(new)
+
+    def _give_up(self, shapes: set[Shape]) -> None:
+        for shape in shapes:
+            _log.error("a shape could not be compiled and stays eager", shape=shape)
+        left = [target for target in self._pending if target.shape not in shapes]
+        self.num_targets -= len(self._pending) - len(left)
+        self._pending = left
+
+    def _adopt(self, target: _Target) -> None:
+        with torch.inference_mode():
+            for forward, inputs in target.forwards:
+                if not forward.is_compiled(*inputs):
+                    self._load(forward, inputs)
+                if self.capturer is not None:
+                    forward.capture(self.capturer, *inputs)
+        self.num_warm += 1
+        done = f"{self.num_warm} of {self.num_targets}"
+        _log.info("a shape is warm", shape=target.shape, rows=target.num_rows, done=done)
+
+    def _load(self, forward: Forward, inputs: Inputs) -> None:
+        path = package_path(self.folder, forward.name, forward.module, inputs)
+        compiled = load_package(path, forward.module)
+        expected, made = forward.module(*inputs).float(), compiled(*inputs).float()
+        if (made - expected).abs().max() <= _MOST_APART * expected.std():
+            forward.adopt(compiled, *inputs)
+        else:
+            _log.error("a package does not equal eager, which serves in its place", name=path.name)

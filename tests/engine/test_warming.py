@@ -1,0 +1,168 @@
+"""An engine whose forwards are compiled, captured and padded makes the pictures of a plain one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from models.packages import compile_package, package_path
+from models.pipeline import Pipeline
+from service.engine.engine import Engine
+from service.engine.scheduler import Scheduler
+from service.engine.warming import Shape, Warming
+from service.jobs import Failed, Finished, Job
+from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
+from tests.engine.test_engine import mixed_jobs
+from tests.models.test_graphs import RecordingCapturer
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
+
+MAX_BATCH = 4
+BUCKETS = (1, 2, 4)
+
+
+class Compilers:
+    """Compilers that end when a test says so, after `work`."""
+
+    def __init__(self, work: Callable[[Sequence[Shape]], None] = lambda _shapes: None) -> None:
+        self.started: list[Sequence[Shape]] = []
+        self.is_over = True
+        self._work = work
+
+    def __call__(self, shapes: Sequence[Shape]) -> Compilers:
+        self.started.append(shapes)
+        self._work(shapes)
+        return self
+
+    def has_ended(self) -> bool:
+        return self.is_over
+
+    def wait(self) -> int:
+        return 0
+
+
+def compiled_here(pipeline: Pipeline, folder: Path) -> Callable[[Sequence[Shape]], None]:
+    """What the compiler process does, in this one."""
+
+    def work(shapes: Sequence[Shape]) -> None:
+        for height, width in shapes:
+            for size in (1, 2):
+                for forward, inputs in pipeline.forwards(height, width, size):
+                    path = package_path(folder, forward.name, forward.module, inputs)
+                    compile_package(forward.module, inputs, path)
+
+    return work
+
+
+def engine_of(pipeline: Pipeline, warming: Warming | None = None) -> Engine:
+    scheduler = Scheduler(max_batch=MAX_BATCH, max_waiting=64)
+    return Engine({"": pipeline}, scheduler, warming=warming)
+
+
+def expected(folder: Path, jobs: list[Job]) -> dict[str, Finished | Failed]:
+    outcomes = {}
+    for job in jobs:
+        outcomes.update(run(make_engine(load(folder)), [job]))
+    return outcomes
+
+
+def joined_step_by_step(engine: Engine, jobs: list[Job]) -> dict[str, Finished | Failed]:
+    """Let a job join before every step."""
+    waiting, outcomes = list(jobs), dict[str, Finished | Failed]()
+    while waiting or engine.has_work():
+        if waiting:
+            engine.add(waiting.pop())
+        for outcome in engine.step():
+            assert isinstance(outcome, Finished)
+            outcomes[outcome.job_id] = outcome
+    return outcomes
+
+
+def assert_same(outcomes: dict[str, Finished | Failed], folder: Path, jobs: list[Job]) -> None:
+    for job_id, outcome in expected(folder, jobs).items():
+        assert levels_apart(picture(outcomes[job_id]), picture(outcome)) <= 1
+
+
+def test_padding_to_a_bucket_changes_no_picture(tiny_checkpoint: Path) -> None:
+    """Rows that stand in for missing ones are run and left: pictures are as without them."""
+    jobs, pipeline = mixed_jobs(7), load(tiny_checkpoint)
+    pipeline.buckets = BUCKETS
+    engine = engine_of(pipeline)
+    outcomes = joined_step_by_step(engine, jobs)
+    assert engine.stats.num_padded_rows > 0, "no bucket was padded: nothing was shown"
+    assert_same(outcomes, tiny_checkpoint, jobs)
+
+
+@pytest.mark.slow
+def test_join_and_leave_under_compiled_and_captured_forwards(
+    kl_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Compiled, captured by bucket and padded: equal pictures, and every call is a replay."""
+    capturer, pipeline = RecordingCapturer(), load(kl_checkpoint)
+    compilers = Compilers(compiled_here(pipeline, tmp_path))
+    warming = Warming(tmp_path, BUCKETS, compilers, capturer)
+    pipeline.buckets = BUCKETS
+    warming.add(pipeline, SIDE, SIDE)
+    warming.run()
+    assert warming.num_warm == warming.num_targets == len(BUCKETS)
+    assert compilers.started == [[(SIDE, SIDE)]]
+    jobs = mixed_jobs(7)
+    assert_same(joined_step_by_step(engine_of(pipeline, warming), jobs), kl_checkpoint, jobs)
+    assert len(capturer.captured) == len(BUCKETS) + 2, "and encoder and decoder"
+    assert all(captured.num_replays > 0 for captured in capturer.captured)
+    assert capturer.threads == {threading.get_ident()}
+    again = Warming(tmp_path, BUCKETS, compilers)
+    again.add(load(kl_checkpoint), SIDE, SIDE)
+    again.run()
+    assert again.num_warm == len(BUCKETS)
+    assert len(compilers.started) == 1, "the next start finds all packages where they were left"
+
+
+def test_a_shape_that_comes_later_is_asked_of_a_compiler(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """It is served at once; one compiler runs at a time, and what it leaves out stays eager."""
+    now, compilers, pipeline = 0.0, Compilers(), load(tiny_checkpoint)
+    warming = Warming(tmp_path, (1,), compilers, clock=lambda: now)
+    engine = engine_of(pipeline, warming)
+    compilers.is_over = False
+    assert isinstance(run(engine, [make_job("first")])["first"], Finished)
+    now = 2.0
+    assert isinstance(run(engine, [make_job("wider", width=256)])["wider"], Finished)
+    assert compilers.started == [[(SIDE, SIDE)]]
+    compilers.is_over = True
+    for moment in (4.0, 6.0):
+        now = moment
+        run(engine, [make_job(f"at-{moment}")])
+    assert compilers.started == [[(SIDE, SIDE)], [(SIDE, 256)]]
+    now = 8.0
+    run(engine, [make_job("last")])
+    assert (warming.num_warm, warming.num_targets) == (0, 0)
+
+
+def test_a_package_that_does_not_equal_eager_is_not_used(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package is held against its module before it serves; one that is wrong never does."""
+    pipeline = load(tiny_checkpoint)
+
+    def leave_files(shapes: Sequence[Shape]) -> None:
+        for height, width in shapes:
+            for forward, inputs in pipeline.forwards(height, width, 1):
+                package_path(tmp_path, forward.name, forward.module, inputs).touch()
+
+    monkeypatch.setattr(
+        "service.engine.warming.load_package",
+        lambda _path, module: lambda *inputs: 2 * module(*inputs) + 500,
+    )
+    warming = Warming(tmp_path, (1,), Compilers(leave_files))
+    warming.add(pipeline, SIDE, SIDE)
+    warming.run()
+    assert not any(
+        forward.is_compiled(*inputs) for forward, inputs in pipeline.forwards(SIDE, SIDE, 1)
+    )
+    job = make_job()
+    assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
