@@ -164,6 +164,51 @@ def test_a_size_keeps_the_drawing_and_an_undo_brings_it_back(painter: Painter) -
     expect(page.locator('input[name="shape"][value="512x512"]')).to_be_checked()
 
 
+def test_a_picture_of_the_strip_can_be_seen_and_restored(painter: Painter) -> None:
+    """An earlier picture is shown again, and Restore brings back what it was made of."""
+    page = painter.page
+    painter.pause()
+    page.locator("#steps").fill("4")
+    page.fill("#prompt", "a red house")
+    painter.ask("#refine")
+    first, drawn = painter.look("result"), painter.look("paint")
+    page.click("#clear")
+    page.fill("#prompt", "nothing")
+    painter.ask("#refine")
+    assert painter.look("result") != first
+    page.locator("#strip button").nth(1).click()
+    painter.wait_for(lambda: painter.look("result") == first)
+    page.click("#restore")
+    painter.wait_for(lambda: painter.pixel("paint", 0.5, 0.5)[3] == 255)
+    assert page.locator("#prompt").input_value() == "a red house"
+    assert painter.look("paint") != drawn  # as it was sent: flat, and through a JPEG
+
+
+def test_the_request_can_be_copied_as_code(painter: Painter) -> None:
+    """The dialog holds what the page would ask for, in three languages, without any key."""
+    page = painter.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    painter.pause()
+    page.fill("#prompt", "a boat")
+    page.click("#code")
+    for language, mark in (
+        ("curl", "curl -sS"),
+        ("python", "LeonardoAiSDK("),
+        ("typescript", "new Leonardo("),
+    ):
+        page.check(f'input[name="language"][value="{language}"]', force=True)
+        text = page.locator("#code-text").inner_text()
+        assert mark in text
+        assert painter.address in text
+        assert "a boat" in text
+    page.click("#code-copy")
+    expect(page.locator(".notice")).to_contain_text("Copied")
+    assert "new Leonardo(" in page.evaluate("() => navigator.clipboard.readText()")
+    with page.expect_download() as drawing:
+        page.click("#code-files")
+    assert drawing.value.suggested_filename == "drawing.jpg"
+
+
 def test_a_late_picture_is_not_shown_over_a_newer_one(browser: Browser, service: Service) -> None:
     """An answer that was held up on its way arrives after its successor, and is not shown."""
     courier = Courier()

@@ -207,6 +207,8 @@ async function learn() {
     const [styles, model] = await Promise.all([api.styles(), api.model()]);
     panel.showStyles(styles);
     if (model) panel.showModel(model);
+    if (model && !hasOwnSettings) settings.set(model.defaults[`/${REFINE_ROUTE}`]);
+    hasOwnSettings = true;
     hasLearned = model !== null;
   } catch (error) {
     notices.fail(error);
@@ -258,7 +260,8 @@ setView(choices.get("view") ?? "split");
 onHistory();
 drawing.background = settings.values.background;
 byId("background").value = settings.values.background;
-if (!(await work.restore())) {
+let hasOwnSettings = await work.restore(); // else those of the model are taken
+if (!hasOwnSettings) {
   choose(DOODLES[0]);
   drawing.history.clear();
 }

@@ -42,9 +42,11 @@ export class Panel {
 
   /** Offer the service's styles; one with a thumbnail shows it. */
   showStyles(styles) {
-    const chips = styles.map(({ name, title, thumbnail }) => {
+    const chips = styles.map(({ name, title, thumbnail, strength, guidance }) => {
       const input = make("input", { type: "radio", name: "style", value: name });
-      input.addEventListener("change", () => this.#settings.set({ style: name }));
+      // A style may look best with values of its own; the sliders show them.
+      const choice = { style: name, strength, guidance };
+      input.addEventListener("change", () => this.#settings.set(choice));
       const words = make("span", { class: "style-title" }, [title]);
       return make("label", { title }, [input, pictureOf(name, thumbnail), words]);
     });
