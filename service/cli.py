@@ -1,4 +1,4 @@
-"""The command line: `instant-refine serve | refine | bench | styles | models | doctor`."""
+"""The command line: `instant-refine serve | refine | bench | styles | models | keys | doctor`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from models.styles import load_styles
 from service.errors import RefineError
 from service.front.auth import is_loopback
 from service.front.schemas import MAX_SEED, SIDES
+from service.keys import KeyFileError
+from service.keys_command import app as keys_app
 from service.logs import configure_logging
 from service.settings import Settings
 
@@ -32,6 +34,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List and download checkpoints.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 
 _out = Console()
 _err = Console(stderr=True)
@@ -51,7 +54,7 @@ def main() -> None:
     """Run the command line; a fault that the user can mend is one sentence, not a trace."""
     try:
         app()
-    except (CheckpointError, RefineError, OSError) as error:
+    except (CheckpointError, RefineError, KeyFileError, OSError) as error:
         _fail(str(error))
 
 
@@ -66,18 +69,23 @@ def serve(
     ] = None,
     *,
     pull: Annotated[bool, typer.Option(help="Download the checkpoint first if need be")] = False,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Serve other machines without any key")
+    ] = False,
 ) -> None:
     """Serve the API until a signal ends it."""
     from service.front.app import create_app  # noqa: PLC0415 - each command loads what it needs
     from service.front.server import create_server  # noqa: PLC0415
 
-    settings = _settings(host=host, port=port, model=model, device=device, ray=ray)
-    if not settings.keys() and not is_loopback(settings.host):
-        _fail(
-            f"{settings.host} is reachable from other machines: set REFINE_API_KEYS to serve "
-            "there, or serve on 127.0.0.1",
-            EXIT_USAGE,
-        )
+    settings = _settings(
+        host=host,
+        port=port,
+        model=model,
+        device=device,
+        ray=ray,
+        insecure_no_auth=insecure_no_auth or None,
+    )
+    _check_keys(settings)
     configure_logging(settings.log_format)
     _find_files(settings.model, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
@@ -251,6 +259,18 @@ def _settings(**given: Any) -> Settings:
         first = error.errors(include_url=False, include_input=False)[0]
         name = str(first["loc"][0])
         _fail(f"REFINE_{name.upper()} (--{name}): {first['msg']}", EXIT_USAGE)
+
+
+def _check_keys(settings: Settings) -> None:
+    """End where strangers could ask: on an address that other machines reach, without keys."""
+    if settings.needs_key or settings.insecure_no_auth or is_loopback(settings.host):
+        return
+    _fail(
+        f"{settings.host} is reachable from other machines: set REFINE_API_KEYS or "
+        "REFINE_KEYS_FILE to serve there, or serve on 127.0.0.1; --insecure-no-auth serves "
+        "everybody",
+        EXIT_USAGE,
+    )
 
 
 def _find_files(model: str, *, pull: bool) -> None:

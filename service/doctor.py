@@ -18,7 +18,8 @@ from rich.table import Table
 from models.catalog import CheckpointError, find_checkpoint, load_catalog
 from models.device import pick_device, pick_dtype
 from models.hub import local_folder
-from service.front.auth import is_loopback
+from service.front.auth import KeyRing, is_loopback
+from service.keys import KeyFileError
 from service.settings import Settings
 
 _GIB = 1 << 30
@@ -129,7 +130,12 @@ def _port(settings: Settings) -> Finding:
 
 
 def _keys(settings: Settings) -> Finding:
-    count = len(settings.keys())
-    if count == 0 and not is_loopback(settings.host):
-        return Finding("keys", "none", f"set REFINE_API_KEYS to serve on {settings.host}")
-    return Finding("keys", f"{count} keys" if count else "none: only this machine may ask")
+    if not settings.needs_key:
+        is_safe = is_loopback(settings.host) or settings.insecure_no_auth
+        cure = "" if is_safe else f"set REFINE_API_KEYS to serve on {settings.host}"
+        return Finding("keys", "none: whoever reaches the service may ask", cure)
+    try:
+        ring = KeyRing(settings.keys(), settings.keys_file)
+    except KeyFileError as error:
+        return Finding("keys", str(settings.keys_file), str(error))
+    return Finding("keys", f"{len(ring)} keys")

@@ -90,13 +90,15 @@ class _TryLater(RefineError):
         super().__init__(message, path=path, retry_after_s=retry_after_s)
 
 
-class QueueFull(_TryLater):
-    code = "overloaded"
-
-
 class RateLimited(_TryLater):
+    """One caller asks for more than its share; others are served."""
+
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "rate-limited"
+
+
+class QueueFull(_TryLater):
+    code = "overloaded"
 
 
 class OutOfMemory(QueueFull):

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.keys import Limits, parse_limits
 
 CompileMode = Literal["off", "background", "full"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 LogFormat = Literal["console", "json"]
+
+
+def _known_limits(text: str) -> str:
+    parse_limits(text)
+    return text
 
 
 class EngineSettings(BaseModel):
@@ -43,6 +50,20 @@ class Settings(BaseSettings):
     api_keys: SecretStr = Field(
         SecretStr(""),
         description="Bearer keys, comma-separated; without any, only loopback is served",
+    )
+    keys_file: Path | None = Field(
+        None,
+        description="File of keys, lines of `id:sha256[:limits]`, looked at every second; "
+        "see `instant-refine keys`",
+    )
+    key_limits: Annotated[str, AfterValidator(_known_limits)] = Field(
+        "concurrent=16",
+        description="What each key may have at a time, unless its line says otherwise; "
+        "`rate=10/s` (or `/min`, `/h`) bounds how often it may ask, `sockets=4` replaces "
+        "`REFINE_MAX_SOCKETS_PER_KEY`",
+    )
+    insecure_no_auth: bool = Field(
+        default=False, description="Serve other machines without any key"
     )
     allowed_hosts: str = Field(
         "",
@@ -138,17 +159,26 @@ class Settings(BaseSettings):
     )
     log_format: LogFormat = Field("console", description="`console` or `json`")
 
-    def keys(self) -> frozenset[str]:
-        """Return the bearer keys; empty when the service is open."""
+    def keys(self) -> list[str]:
+        """Return the bearer keys of the environment, in its order."""
         return _listed(self.api_keys.get_secret_value())
+
+    @property
+    def needs_key(self) -> bool:
+        """Tell whether a caller has to show a key."""
+        return bool(self.keys()) or self.keys_file is not None
+
+    def limits(self) -> Limits:
+        """Return what a key may have whose line says nothing else."""
+        return parse_limits(self.key_limits)
 
     def hosts(self) -> frozenset[str]:
         """Return the names that a Host header may hold besides this machine's own."""
-        return _listed(self.allowed_hosts.lower())
+        return frozenset(_listed(self.allowed_hosts.lower()))
 
     def origins(self) -> frozenset[str]:
         """Return the origins of pages that may open sockets besides the service's own."""
-        return _listed(self.allowed_origins.lower())
+        return frozenset(_listed(self.allowed_origins.lower()))
 
     def shapes(self) -> list[tuple[int, int]]:
         """Return the hot shapes as (height, width)."""
@@ -180,8 +210,8 @@ class Settings(BaseSettings):
         ]
 
 
-def _listed(text: str) -> frozenset[str]:
-    return frozenset(item.strip() for item in text.split(",") if item.strip())
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def settings_table() -> str:
@@ -193,6 +223,6 @@ def settings_table() -> str:
 
 
 def _shown(default: Any) -> str:
-    if isinstance(default, SecretStr) or default == "":
+    if isinstance(default, SecretStr) or default in ("", None):
         return "none"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -19,7 +19,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("REFINE_API_KEYS", " one, two ,,")
     settings = Settings()
     assert (settings.engines()[0].model, settings.engines()[0].max_batch) == ("some/model", 4)
-    assert settings.keys() == {"one", "two"}
+    assert settings.keys() == ["one", "two"]
 
 
 def test_settings_are_frozen_and_checked() -> None:

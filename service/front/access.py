@@ -47,12 +47,17 @@ class AccessLog:
                 status=status,
                 elapsed_ms=round(1000 * (time.monotonic() - started), 1),
                 request_id=request_id,
+                key_id=_key_id(scope),
             )
 
 
 def _request_id(headers: Headers) -> str:
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _key_id(scope: Scope) -> str:
+    return getattr(scope["state"].get("caller"), "id", "none")
 
 
 def _route(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from service.errors import BadRequest, DeadlineExceeded
 from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
-from service.front.front import Front, front_of, require_key
+from service.front.front import Front, caller_of, front_of, require_key
 from service.front.refining import ROUTES, Refined, Route, read, refine
 from service.front.schemas import (
     ErrorResponse,
@@ -55,6 +55,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
         401: "The key is missing or unknown",
         413: "The body is too large",
         415: "The body is not JSON",
+        429: "Over what this key may have at a time: try again after `Retry-After`",
         500: "This picture could not be made",
         503: "Overloaded, starting or about to end: try again after `Retry-After`",
         504: "Not ready within the deadline",
@@ -97,7 +98,7 @@ async def _answer(request: Request, route: Route) -> Response:
     front = front_of(request)
     deadline_s = _shortened(request, route.deadline_s(front.settings))
     try:
-        with front.active_request():
+        with front.quotas.request(caller_of(request)), front.active_request():
             async with asyncio.timeout(deadline_s) as deadline:
                 body = await read_json_body(request, front.settings.max_body_bytes)
                 work = _refined(front, route, body, deadline)

@@ -15,8 +15,9 @@ from starlette.requests import HTTPConnection, Request
 
 from service.client import EngineClient
 from service.errors import Draining
-from service.front.auth import KeyRing
+from service.front.auth import Caller, KeyRing
 from service.front.pacing import Cadence
+from service.front.quotas import Quotas
 from service.front.seats import Seats
 from service.front.served import Served
 from service.front.tickets import TicketBox
@@ -34,10 +35,11 @@ class Front:
     def __init__(self, settings: Settings, client: EngineClient) -> None:
         self.settings = settings
         self.client = client
-        self.keys = KeyRing(settings.keys())
+        self.keys = KeyRing(settings.keys(), settings.keys_file, settings.limits())
+        self.quotas = Quotas()
         self.served = Served.of(settings)
         self.is_draining = False
-        self.tickets: TicketBox[bytes | None] = TicketBox()
+        self.tickets: TicketBox[Caller] = TicketBox()
         self.seats = Seats(settings.max_sockets, settings.max_sockets_per_key)
         self.cadences: defaultdict[str, Cadence] = defaultdict(Cadence)
         self._active: set[asyncio.Task[Any]] = set()
@@ -122,8 +124,16 @@ def require_key(
     request: Request,
     _documented: Annotated[object, Security(HTTPBearer(auto_error=False))],
 ) -> None:
-    """Refuse a caller without a key, before anything of the body is read.
+    """Refuse a caller without a key, before anything of the body is read; note whose it is.
 
-    Raises AccessDenied. The bearer scheme is named so that `/docs` offers to send a key.
+    Raises AccessDenied or RateLimited. The bearer scheme is named so that `/docs` offers to send
+    a key.
     """
-    front_of(request).keys.check(request)
+    peer = request.client.host if request.client else ""
+    request.state.caller = front_of(request).keys.authenticate(request.headers, peer=peer)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return whose request it is; `require_key` has noted it."""
+    caller: Caller = request.state.caller
+    return caller

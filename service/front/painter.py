@@ -22,6 +22,7 @@ from service.errors import (
     QueueFull,
     RefineError,
 )
+from service.front.auth import Caller
 from service.front.frames import LIVE_ROUTE, Assembler, Frame, Refusal
 from service.front.front import Front
 from service.front.health import health_of
@@ -56,15 +57,15 @@ class Closing(Exception):
 class Painter:
     """Whoever draws at the other end of a socket.
 
-    `holder` is that of the key, None without keys; `counts` are of the messages sent, for the log.
+    `caller` is whose key it is; `counts` are of the messages sent, for the log.
     """
 
     def __init__(
-        self, websocket: WebSocket, front: Front, holder: bytes | None, counts: Counter[str]
+        self, websocket: WebSocket, front: Front, caller: Caller, counts: Counter[str]
     ) -> None:
         self._websocket = websocket
         self._front = front
-        self._holder = holder
+        self._caller = caller
         self._session = Session()
         self._assembler = Assembler(self._session.open)
         self._cadences: dict[str, Cadence] = {}
@@ -222,7 +223,7 @@ class Painter:
         told = self._status()
         while True:
             await asyncio.sleep(WATCH_S)
-            if self._holder is not None and not self._front.keys.knows(self._holder):
+            if not self._front.keys.still_holds(self._caller):
                 raise Closing(DENIED, AccessDenied("the key is no longer valid"))
             if self._front.is_draining and self._session.is_idle:
                 raise Closing(SERVICE_RESTART, Draining("the service is about to end"))

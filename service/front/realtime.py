@@ -19,8 +19,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import AccessDenied, RateLimited, RefineError
 from service.front.answers import error_response, json_response
+from service.front.auth import ANYBODY, Caller
 from service.front.frames import Hello, read_hello
-from service.front.front import Front, about_to_end, front_of, require_key
+from service.front.front import Front, about_to_end, caller_of, front_of, require_key
 from service.front.origins import check_origin
 from service.front.painter import DENIED, Closing, Painter, error_content
 from service.front.tickets import LIFETIME_S
@@ -48,7 +49,7 @@ class TicketResponse(BaseModel):
 async def tickets(request: Request) -> Response:
     """Give a ticket for one socket of `/v1/realtime`, for who should not hold the key."""
     front = front_of(request)
-    ticket = front.tickets.issue(front.keys.check(request), time.monotonic())
+    ticket = front.tickets.issue(caller_of(request), time.monotonic())
     answer = TicketResponse(ticket=ticket, expires_in_s=LIFETIME_S)
     content = answer.model_dump_json(by_alias=True).encode()
     return json_response(content, headers={"Cache-Control": "no-store"})
@@ -77,9 +78,10 @@ async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
     try:
         with front.seats.stranger():
             await websocket.accept()
-            holder = await _greeted(websocket, front)
-        with front.seats.taken_by(holder):
-            await Painter(websocket, front, holder, counts).serve()
+            caller = await _greeted(websocket, front)
+        holder = None if caller is ANYBODY else caller.id
+        with front.seats.taken_by(holder, caller.limits.sockets):
+            await Painter(websocket, front, caller, counts).serve()
     except RateLimited as full:
         if websocket.application_state is WebSocketState.CONNECTING:
             raise
@@ -94,14 +96,15 @@ async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
     raise AssertionError("a painter was served to no end")
 
 
-async def _greeted(websocket: WebSocket, front: Front) -> bytes | None:
+async def _greeted(websocket: WebSocket, front: Front) -> Caller:
     """Wait for the greeting; return whose key it shows. Raises Closing or WebSocketDisconnect."""
     try:
         async with asyncio.timeout(HELLO_S):
             message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"])
-        return _holder_of(read_hello(message.get("text") or ""), front)
+        peer = websocket.client.host if websocket.client else ""
+        return _caller_of(read_hello(message.get("text") or ""), front, peer)
     except TimeoutError:
         late = AccessDenied(f"the first message must come within {HELLO_S:.0f} seconds")
         raise Closing(DENIED, late) from None
@@ -109,15 +112,15 @@ async def _greeted(websocket: WebSocket, front: Front) -> bytes | None:
         raise Closing(DENIED, error) from None
 
 
-def _holder_of(hello: Hello, front: Front) -> bytes | None:
+def _caller_of(hello: Hello, front: Front, peer: str) -> Caller:
     if front.keys.is_open:
-        return None
-    holder = front.keys.holder_of((hello.key or "").strip().encode(errors="replace"))
-    if hello.ticket is not None:
-        holder = front.tickets.redeem(hello.ticket, time.monotonic())
-    if holder is None or not front.keys.knows(holder):
+        return ANYBODY
+    if hello.ticket is None:
+        return front.keys.identify((hello.key or "").strip(), peer=peer)
+    caller = front.tickets.redeem(hello.ticket, time.monotonic())
+    if caller is None or not front.keys.still_holds(caller):
         raise AccessDenied("a valid key or an unused ticket of the last 30 seconds is required")
-    return holder
+    return caller
 
 
 async def _close(websocket: WebSocket, closing: Closing) -> int:

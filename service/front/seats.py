@@ -36,12 +36,16 @@ class Seats:
             self._num_strangers -= 1
 
     @contextmanager
-    def taken_by(self, caller: Hashable | None) -> Iterator[None]:
-        """Hold a seat; None is anybody, who is not counted apart. Raises RateLimited."""
+    def taken_by(self, caller: Hashable | None, most: int | None = None) -> Iterator[None]:
+        """Hold a seat, one of the caller's `most` where that is given.
+
+        None is anybody, who is not counted apart. Raises RateLimited.
+        """
+        most = self._most_per_caller if most is None else most
         if self.num_taken >= self._most:
             raise RateLimited("too many sockets are open", retry_after_s=_RETRY_AFTER_S)
-        if caller is not None and self._taken[caller] >= self._most_per_caller:
-            sentence = f"a key may have {self._most_per_caller} sockets open"
+        if caller is not None and self._taken[caller] >= most:
+            sentence = f"a key may have {most} sockets open"
             raise RateLimited(sentence, retry_after_s=_RETRY_AFTER_S)
         self._taken[caller] += 1
         try:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import socket
 import sys
+import threading
 from types import FrameType
 
 import structlog
@@ -39,6 +40,8 @@ class DrainingServer(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        if threading.current_thread() is threading.main_thread():
+            self._loop.add_signal_handler(signal.SIGHUP, self._front.keys.reload)
         self._tasks.append(self._loop.create_task(self._end_if_engine_fails()))
         await super().serve(sockets)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from PIL import Image
@@ -31,12 +31,18 @@ PICTURE = data_url(Image.new("RGB", (64, 48), (200, 30, 60)))
 class Api:
     """A server, its engine, and a client that holds the key."""
 
-    def __init__(self, url: str, engine: FakeEngineClient) -> None:
+    def __init__(self, url: str, engine: FakeEngineClient, key: str = KEY) -> None:
         self.url = url
         self.engine = engine
         self.http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=20
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
 
     def refine(self, route: str = ROUTES[0], /, **fields: Any) -> httpx.Response:
         return self.http.post(route, json={"imageDataUrl": PICTURE, "prompt": "a boat", **fields})

@@ -7,6 +7,9 @@ import io
 import json
 import re
 import socket
+import threading
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,6 +29,8 @@ from service.errors import (
 )
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED, SIDES
+from service.keys import KeyRecord, digest_of, write_keys
+from tests.fakes import FakeEngineClient
 from tests.front.api import (
     MAX_BODY_BYTES,
     PATHS,
@@ -467,3 +472,44 @@ def test_the_documents_need_no_network(api: Api) -> None:
     for route in ROUTES:
         content = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]
         assert api.http.post(route, json=content["example"]).status_code == 200
+
+
+def test_a_caller_over_its_limits_waits_and_others_do_not(tmp_path: Path) -> None:
+    """429 with whole seconds for the key that is over its number or rate, 200 for another one."""
+    engine, file = FakeEngineClient(), tmp_path / "keys"
+    write_keys(
+        file,
+        [
+            KeyRecord("narrow", digest_of("narrow"), "concurrent=1"),
+            KeyRecord("rare", digest_of("rare"), "rate=1/h"),
+        ],
+    )
+    with running_server(engine, keys_file=file, api_keys=KEY) as url, ExitStack() as stack:
+        keys = ("narrow", "rare", KEY)
+        apis = {key: stack.enter_context(Api(url, engine, key)) for key in keys}
+        assert apis["rare"].refine().status_code == 200
+        response = apis["rare"].refine()
+        apis["rare"].refused(response, 429, "rate-limited")
+        assert int(response.headers["retry-after"]) in (3599, 3600)
+        engine.is_open.clear()
+        running = threading.Thread(target=apis["narrow"].refine)
+        running.start()
+        wait_until(lambda: len(engine.asked) == 2, 10)
+        response = stack.enter_context(Api(url, engine, "narrow")).refine()
+        apis["narrow"].refused(response, 429, "rate-limited")
+        assert int(response.headers["retry-after"]) >= 1
+        engine.is_open.set()
+        running.join(10)
+        assert apis[KEY].refine().status_code == apis["narrow"].refine().status_code == 200
+
+
+def test_a_removed_key_ends_within_five_seconds(tmp_path: Path) -> None:
+    """A file of keys holds as it stands: a new key at once, a removed one not for long."""
+    engine, file = FakeEngineClient(), tmp_path / "keys"
+    write_keys(file, [KeyRecord("a", digest_of("old"))])
+    with running_server(engine, keys_file=file) as url, ExitStack() as stack:
+        old, new = (stack.enter_context(Api(url, engine, key)) for key in ("old", "new"))
+        assert (old.refine().status_code, new.refine().status_code) == (200, 401)
+        write_keys(file, [KeyRecord("a", digest_of("new"))])
+        wait_until(lambda: old.refine().status_code == 401, 5)
+        assert new.refine().status_code == 200
