@@ -11,7 +11,7 @@ export function download(blob, name) {
 }
 
 /** A name that tells one picture from another: its prompt's first words and its seed. */
-export function fileName({ fields, seed }, extension) {
+function fileName({ fields, seed }, extension) {
   const words = fields.prompt.toLowerCase().match(/[a-z0-9]+/g) ?? ["picture"];
   return `${words.slice(0, 6).join("-")}-${seed}.${extension}`;
 }

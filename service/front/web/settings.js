@@ -2,7 +2,7 @@
 
 export const SIDES = [512, 640, 1024];
 export const MAX_SEED = 9_999_999_998;
-export const MAX_PROMPT_CHARS = 1500;
+const MAX_PROMPT_CHARS = 1500;
 export const LIVE_STEPS = 4;
 export const LIVE_ROUTE = "generations-lcm";
 export const REFINE_ROUTE = "lcm-instant-refine";
@@ -22,7 +22,7 @@ export const DEFAULTS = Object.freeze({
   prompt: "",
   style: "NONE",
   strength: 0.6,
-  steps: 8,
+  steps: 6,
   guidance: 6,
   seed: 7,
   seedLocked: true,

@@ -1,6 +1,6 @@
 // The tool in hand, with its size, opacity and colours.
 
-export const MAX_SIZE = 160;
+const MAX_SIZE = 160;
 const RECENT = 6;
 
 /** The tool in hand, with its size, opacity and colours; tells of changes by `change`. */

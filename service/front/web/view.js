@@ -7,7 +7,8 @@ export class View {
   #canvas;
   #caption;
   #numBusy = 0;
-  #turn = 0;
+  #numTaken = 0;
+  #shown = 0; // which of those taken
   picture = null; // {blob, route, fields, files, seed, stepsRun, stages}
 
   constructor({ stage, canvas, caption, split, lens }) {
@@ -33,10 +34,11 @@ export class View {
 
   /** Show a picture. The one before it stays until this one has been decoded. */
   async show(picture) {
-    this.#turn += 1;
-    const turn = this.#turn;
+    this.#numTaken += 1;
+    const turn = this.#numTaken;
     const bitmap = await createImageBitmap(picture.blob);
-    if (turn !== this.#turn) return bitmap.close(); // a newer one has come meanwhile
+    if (turn < this.#shown) return bitmap.close(); // a newer one was decoded sooner
+    this.#shown = turn;
     this.picture = picture;
     const { width, height } = bitmap;
     if (this.#canvas.width !== width || this.#canvas.height !== height) {

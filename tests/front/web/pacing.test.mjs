@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  COALESCE_MS, LONGEST_WAIT_MS, MAX_IN_FLIGHT, Order, Pacer, SETTLE_MS,
+  COALESCE_MS, LONGEST_WAIT_MS, MAX_IN_FLIGHT, Order, Pacer, SETTLE_MS, SLOW_SETTLE_MS,
 } from "../../../service/front/web/pacing.js";
 
 test("changes within 64 ms share a frame", () => {
@@ -55,6 +55,15 @@ test("one settling pass follows when the pen is up, all is answered and nothing 
   pacer.sent(SETTLE_MS, { settling: true });
   pacer.answered();
   assert.equal(pacer.next(), null);
+});
+
+test("where a frame takes long, the pen rests longer before a settling pass is in its way", () => {
+  const pacer = new Pacer();
+  pacer.pace({ intervalMs: 250, pauseMs: 250 });
+  pacer.change(0);
+  pacer.sent(250);
+  pacer.answered();
+  assert.deepEqual(pacer.next(), { kind: "settle", at: SLOW_SETTLE_MS });
 });
 
 test("a change while a settling pass runs is sent, and settled again", () => {
