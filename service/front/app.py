@@ -15,7 +15,7 @@ from service.front.access import AccessLog
 from service.front.answers import UnforeseenErrors, install_error_handlers
 from service.front.front import Front
 from service.front.hosts import HostGuard
-from service.front.page import page_routes
+from service.front.page import page_router
 from service.settings import Settings
 
 HOSTED_PREFIX = "/api/rest/v1"
@@ -46,7 +46,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(info.router)
     app.include_router(realtime.router)
-    app.routes.extend(page_routes())
+    app.include_router(page_router())
     app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)
     app.add_middleware(AccessLog)  # outermost: the last one added

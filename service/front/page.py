@@ -14,9 +14,9 @@ from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from typing import Final
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from service.errors import NotFound
 
@@ -60,20 +60,22 @@ class _File:
     tag: str
 
 
-def page_routes() -> list[BaseRoute]:
+def page_router() -> APIRouter:
     """Return the routes of the page, `/` and `/web/...`: open, for it asks for the key itself."""
     files = _read_files(resources.files("service.front").joinpath("web"))
+    router = APIRouter(include_in_schema=False)
 
+    @router.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
         return _answer(files[INDEX], request)
 
-    async def file(request: Request) -> Response:
-        found = files.get(request.path_params["path"])
-        if found is None:
+    @router.api_route("/web/{path:path}", methods=["GET", "HEAD"])
+    async def file(path: str, request: Request) -> Response:
+        if path not in files:
             raise NotFound("there is no such file of the page")
-        return _answer(found, request)
+        return _answer(files[path], request)
 
-    return [Route("/", index), Route("/web/{path:path}", file)]
+    return router
 
 
 def _read_files(folder: Traversable, prefix: str = "") -> Mapping[str, _File]:
