@@ -1,0 +1,194 @@
+"""uvicorn's HTTP protocol, for peers who are slow, endless or ambiguous.
+
+uvicorn waits for ever for a request and for a reader, and httptools bounds no header. What this
+relies on inside of uvicorn is pinned by tests/front/test_connections.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import BadRequest
+from service.front.answers import error_response
+
+_MAX_HEAD_BYTES: Final = 16 << 10
+_MAX_HEADERS: Final = 100
+_MAX_URL_BYTES: Final = 8 << 10
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+
+
+class HeadTooLarge(BadRequest):
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+
+class UrlTooLong(BadRequest):
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+
+
+class RequestTooSlow(BadRequest):
+    status = HTTPStatus.REQUEST_TIMEOUT
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """A connection whose requests and answers have bounds in bytes and seconds.
+
+    An error raised in one of the parser's callbacks comes back to uvicorn's `data_received` as a
+    parser's error, and from there to `send_400_response`, which answers it.
+    """
+
+    head_s: ClassVar[float] = 10.0
+    request_s: ClassVar[float] = 30.0
+    send_s: ClassVar[float] = 30.0
+    linger_s: ClassVar[float] = 2.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._refusal: BadRequest | None = None
+        self._head_bytes = 0
+        self._has_begun = False
+        self._is_in_head = True
+        self._receiving: asyncio.TimerHandle | None = None
+        self._sending: asyncio.TimerHandle | None = None
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_within(self.head_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # A single header without an end never gets to `on_header`.
+        if self._is_in_head and self._head_bytes > _MAX_HEAD_BYTES + _MAX_URL_BYTES:
+            self._refuse(HeadTooLarge("the request's headers are too large"))
+
+    def handle_websocket_upgrade(self) -> None:
+        self._cancel_timers()
+        super().handle_websocket_upgrade()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._sending is None:
+            self._sending = self.loop.call_later(self.send_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self._sending is None:  # what is left to send would keep the connection for ever
+            self._sending = self.loop.call_later(self.send_s, self.transport.abort)
+
+    # The parser's callbacks.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes, self._has_begun, self._is_in_head = 0, True, True
+        self._began_at = self.loop.time()
+        self._expect_within(self.head_s)
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > _MAX_URL_BYTES:
+            self._fail(UrlTooLong(f"the path may have at most {_MAX_URL_BYTES} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        num_bytes = sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if num_bytes > _MAX_HEAD_BYTES or len(self.headers) > _MAX_HEADERS:
+            bounds = f"{_MAX_HEADERS} headers and {_MAX_HEAD_BYTES} bytes"
+            self._fail(HeadTooLarge(f"a request may have at most {bounds} of them"))
+
+    def on_headers_complete(self) -> None:
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            self._fail(BadRequest("a request needs one Host header with a name and a port"))
+        self._is_in_head = False
+        self._expect_within(self._began_at + self.request_s - self.loop.time())
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._has_begun = False
+        self._head_bytes, self._is_in_head = 0, True
+        self._expect_no_more()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._has_begun and not self._is_in_head:
+            # Answered before its body was read: what still comes is passed over for a moment, for
+            # bytes that lie unread when a connection closes would break the answer.
+            self._unset_keepalive_if_required()
+            self._expect_within(self.linger_s)
+
+    # What is refused.
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own sentence
+        self._refuse(self._refusal or BadRequest("this is not an HTTP request"))
+
+    def _fail(self, refusal: BadRequest) -> None:
+        self._refusal = self._refusal or refusal
+        raise refusal
+
+    def _refuse(self, refusal: BadRequest) -> None:
+        """Answer, unless another answer is on its way, and close."""
+        if self.transport.is_closing():
+            return
+        if self._is_free():
+            response = error_response(refusal, {"X-Request-Id": uuid.uuid4().hex})
+            lines = [b"%b: %b\r\n" % header for header in response.raw_headers]
+            head = [STATUS_LINE[response.status_code], *lines, b"connection: close\r\n\r\n"]
+            self.transport.write(b"".join([*head, bytes(response.body)]))
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+    def _is_free(self) -> bool:
+        """Tell whether nothing has been answered yet to a request that is not wholly answered."""
+        return self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
+
+    # Time.
+
+    def _expect_within(self, seconds: float) -> None:
+        self._expect_no_more()
+        self._receiving = self.loop.call_later(seconds, self._give_up)
+
+    def _expect_no_more(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            self._receiving = None
+
+    def _cancel_timers(self) -> None:
+        self._expect_no_more()
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+
+    def _give_up(self) -> None:
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if self._is_in_head and is_answering:
+            self._expect_within(self.head_s)  # a pipelined request waits: that is our own doing
+        elif not self._has_begun or (self.cycle is not None and self._is_past()):
+            self.transport.close()
+        else:
+            self._refuse(RequestTooSlow("the request did not arrive in time"))
+
+    def _is_past(self) -> bool:
+        """Tell whether the request whose body still comes has been answered."""
+        return not self._is_in_head and self.cycle.response_complete
