@@ -25,9 +25,9 @@ export class Status {
   }
 
   /** What a picture took, by stage, and the server's own pace. */
-  picture({ stages = {}, ...pace }) {
+  picture({ stages = {}, meanMs = this.#pace.meanMs, intervalMs = this.#pace.intervalMs }) {
     this.#stages = stages;
-    this.#pace = { ...this.#pace, ...pace };
+    this.#pace = { meanMs, intervalMs };
     this.#show();
   }
 
@@ -46,9 +46,15 @@ export class Status {
     const isPaused = this.#isPaused && state === "connected";
     const total = sum(this.#stages);
     byId("pill").dataset.state = isPaused ? "paused" : state;
-    byId("pill-text").textContent =
-      state !== "connected" ? text : isPaused ? "paused" : total ? `${Math.round(total)} ms` : text;
+    byId("pill-text").textContent = isPaused ? "paused" : this.#words(total);
     byId("status-sheet").replaceChildren(...this.#rows(isPaused ? "paused" : text, total));
+  }
+
+  #words(total) {
+    const { state, text } = this.#connection;
+    if (state !== "connected" || !total) return text;
+    const queue = this.#pending > 1 ? `queue ${this.#pending} · ` : "";
+    return `${queue}${Math.round(total)} ms`;
   }
 
   #rows(text, total) {
@@ -56,7 +62,7 @@ export class Status {
     const { sent, shown, replaced, skipped } = this.#counts;
     const rows = [
       ["State", text],
-      ["Waiting at the engine", this.#pending],
+      ["Jobs in the engine", this.#pending],
       ["Last picture", total ? `${Math.round(total)} ms` : "none yet"],
       ...STAGES.filter((name) => name in this.#stages).map((name) => [
         `· ${name}`, `${this.#stages[name].toFixed(1)} ms`,
