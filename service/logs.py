@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from service.settings import LogFormat
 
 
+# Below INFO these write what passes through them: EXIF with its prompt, messages, headers.
+_TALKATIVE = ("PIL", "websockets", "uvicorn", "httpx", "httpcore", "multipart")
+
+
 def configure_logging(log_format: LogFormat) -> None:
     """Set structlog and the standard library up to write lines of one kind to standard error."""
     shared: list[structlog.typing.Processor] = [
@@ -42,3 +46,5 @@ def configure_logging(log_format: LogFormat) -> None:
     )
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.INFO)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +17,18 @@ DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 LogFormat = Literal["console", "json"]
 
 
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+
+
 def _known_limits(text: str) -> str:
     parse_limits(text)
+    return text
+
+
+def _exact_origins(text: str) -> str:
+    for origin in _listed(text):
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError("each must be exact, such as https://canvas.example; no * and no path")
     return text
 
 
@@ -70,10 +81,10 @@ class Settings(BaseSettings):
         description="Names besides this machine's own that a Host header may hold while there are "
         "no keys, comma-separated",
     )
-    allowed_origins: str = Field(
+    allowed_origins: Annotated[str, AfterValidator(_exact_origins)] = Field(
         "",
-        description="Origins of pages besides the service's own that may open `/v1/realtime`, "
-        "such as `https://canvas.example`, comma-separated",
+        description="Origins of pages besides the service's own that may call the API and open "
+        "`/v1/realtime`, such as `https://canvas.example`, comma-separated",
     )
     max_sockets: int = Field(
         64,

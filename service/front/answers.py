@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import structlog
 from fastapi import FastAPI
@@ -36,8 +37,12 @@ def error_response(error: RefineError, headers: dict[str, str] | None = None) ->
     return json_response(json.dumps(content).encode(), error.status, headers)
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Make every error of the app leave through `error_response`."""
+def install_error_handlers(app: FastAPI, check_key: Callable[[Request], None]) -> None:
+    """Make every error of the app leave through `error_response`.
+
+    `check_key` raises AccessDenied where a route is asked for by a wrong method and without a key,
+    so that nothing of a route can be learnt without one.
+    """
 
     @app.exception_handler(RefineError)
     async def refused(_request: Request, error: RefineError) -> Response:
@@ -48,7 +53,11 @@ def install_error_handlers(app: FastAPI) -> None:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(HTTPException)
-    async def routed_nowhere(_request: Request, error: HTTPException) -> Response:
+    async def routed_nowhere(request: Request, error: HTTPException) -> Response:
+        try:
+            check_key(request)
+        except RefineError as refusal:
+            return error_response(refusal)
         return error_response(_to_refusal(error), dict(error.headers or {}))
 
 

@@ -13,7 +13,8 @@ from service.client import EngineClient
 from service.front import api, info, realtime
 from service.front.access import AccessLog
 from service.front.answers import UnforeseenErrors, install_error_handlers
-from service.front.front import Front
+from service.front.cors import Cors
+from service.front.front import Front, check_key_of_route
 from service.front.hosts import HostGuard
 from service.front.page import page_router
 from service.settings import Settings
@@ -49,6 +50,8 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(page_router())
     app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)
+    if settings.origins():
+        app.add_middleware(Cors, origins=settings.origins())
     app.add_middleware(AccessLog)  # outermost: the last one added
-    install_error_handlers(app)
+    install_error_handlers(app, check_key_of_route)
     return app

@@ -133,6 +133,13 @@ def require_key(
     request.state.caller = front_of(request).keys.authenticate(request.headers, peer=peer)
 
 
+def check_key_of_route(request: Request) -> None:
+    """Raise what `require_key` does where the route that a path led to asks for a key."""
+    dependencies = getattr(request.scope.get("route"), "dependencies", [])
+    if any(depends.dependency is require_key for depends in dependencies):
+        require_key(request, None)
+
+
 def caller_of(request: Request) -> Caller:
     """Return whose request it is; `require_key` has noted it."""
     caller: Caller = request.state.caller

@@ -1,0 +1,190 @@
+"""Who gets in, on every route there is; what other origins may do; and what the log never holds."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from PIL import Image
+from pydantic import ValidationError
+from starlette.routing import BaseRoute
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from service.errors import GenerationFailed, QueueFull, X import HOSTED_PREFIX, create_app
+from service.logs import configure_logging
+from service.settings import Settings
+from tests.fakes import FakeEngineClient
+from tests.front.api import ROUTES, Api, data_url
+from tests.servers import KEY, running_server
+
+PAGE = "https://canvas.example"
+OPEN = {
+    "/", "/web/{path:path}", "/health/live", "/health/ready", "/docs", "/docs/oauth2-redirect",
+    "/openapi.json", "/static-offline-docs",
+}  # fmt: skip
+"""What says nothing that a stranger may not know; every other route needs a key."""
+
+
+def all_routes() -> list[tuple[str, str]]:
+    """The path and a method of each route of the application, found in it: (path, method or WS)."""
+    found: dict[tuple[str, str], None] = {}
+
+    def visit(routes: list[BaseRoute], prefix: str) -> None:
+        for route in routes:
+            inner = getattr(route, "original_router", None) or getattr(route, "router", None)
+            path = getattr(route, "path", None)
+            if inner is not None and not isinstance(route, APIRoute):
+                context = getattr(route, "include_context", route)
+                visit(inner.routes, prefix + str(getattr(context, "prefix", "") or ""))
+            elif path is not None:
+                for method in sorted(getattr(route, "methods", None) or {"WS"}):
+                    found[prefix + path, method] = None
+
+    app: FastAPI = create_app(Settings(api_keys=KEY), FakeEngineClient())
+    visit(list(app.routes), "")
+    return [(path, method) for path, method in found if path not in OPEN]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_server(api_keys=KEY, allowed_origins=PAGE) as url:
+        yield url
+
+
+def test_the_routes_are_found() -> None:
+    """The search sees both prefixes and the socket, so that a new route cannot hide from it."""
+    found = all_routes()
+    for route in [*ROUTES, "/lcm-inpainting", "/lcm-upscale"]:
+        assert (route, "POST") in found
+        assert (HOSTED_PREFIX + route, "POST") in found
+    assert ("/v1/realtime", "WS") in found
+    assert ("/v1/models", "GET") in found
+
+
+@pytest.mark.parametrize("given", [None, "Bearer wrong", f"Basic {KEY}", f"?api_key={KEY}"])
+@pytest.mark.parametrize(("path", "method"), all_routes())
+def test_no_route_answers_without_the_key(
+    url: str, path: str, method: str, given: str | None
+) -> None:
+    """By no method, with none, a wrong one, another scheme, or the key in the address."""
+    if method == "WS":
+        check_socket(url, path, given)
+        return
+    query = given if given and given.startswith("?") else ""
+    headers = {"authorization": given} if given and not query else {}
+    for asked in (method, "OPTIONS"):
+        answer = httpx.request(asked, url + path + query, headers=headers)
+        assert answer.status_code in (401, 429)
+        assert answer.status_code == 429 or answer.headers["www-authenticate"] == "Bearer"
+
+
+def check_socket(url: str, path: str, given: str | None) -> None:
+    with connect(url.replace("http", "ws") + path) as socket:
+        socket.send(json.dumps({"type": "hello", "key": given or ""}))
+        assert json.loads(socket.recv(10))["code"] == "access-denied"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+
+
+def test_a_listed_page_may_call(url: str) -> None:
+    """A preflight needs no key and has no body; answers and errors name the page alone."""
+    preflight = {"origin": PAGE, "access-control-request-method": "POST"}
+    headers = {**preflight, "access-control-request-headers": "authorization, content-type"}
+    answer = httpx.options(url + ROUTES[0], headers=headers)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert "access-control-allow-credentials" not in answer.headers
+    for path in ("/health/live", "/v1/models", "/nothing"):
+        answer = httpx.get(url + path, headers={"origin": PAGE})
+        assert answer.headers["access-control-allow-origin"] == PAGE
+
+
+@pytest.mark.parametrize(
+    "origin", ["null", PAGE + ".evil.example", "http://canvas.example", PAGE + ":8443", "https://e"]
+)
+def test_another_page_may_not(url: str, origin: str) -> None:
+    """Only the exact origin counts: no other scheme, port, or name that begins alike."""
+    headers = {"origin": origin, "access-control-request-method": "POST"}
+    answer = httpx.options(url + ROUTES[0], headers=headers)
+    assert answer.status_code == 403
+    assert "access-control-allow-origin" not in answer.headers
+    answer = httpx.get(url + "/health/live", headers={"origin": origin})
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("origins", ["*", "null", "canvas.example", PAGE + "/", PAGE + "/x"])
+def test_origins_are_exact_or_refused_at_the_start(origins: str) -> None:
+    """No wildcard, since whoever holds a page could then ask."""
+    with pytest.raises(ValidationError, match="must be exact"):
+        Settings(allowed_origins=origins)
+
+
+CANARY = "CaNaRy"
+CANARY_KEY = f"{CANARY}-key"
+
+
+ERRORS = [
+    QueueFull("full", retry_after_s=1),
+    GenerationFailed("this picture could not be made"),
+    ZeroDivisionError("a bug"),
+]
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_secret_is_ever_logged(log_format: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """Keys, prompts, pictures and field names stay out of the log at every level, bugs included."""
+    before = logging.root.handlers, logging.root.level
+    configure_logging(log_format)
+    logging.root.setLevel(logging.DEBUG)
+    engine = FakeEngineClient()
+    picture = data_url(Image.effect_noise((64, 64), 90))
+    marks = [CANARY, picture[60:100], picture[-60:-20]]
+    try:
+        with (
+            running_server(engine, api_keys=CANARY_KEY) as url,
+            Api(url, engine, CANARY_KEY) as api,
+        ):
+            send_canaries(api, picture)
+            for error in ERRORS:
+                engine.refusals.append(error)  # type: ignore[arg-type]
+                assert api.refine(prompt=CANARY, imageDataUrl=picture).status_code >= 500
+    finally:
+        logging.root.handlers, level = before
+        logging.root.setLevel(level)
+    logged = "".join(capfd.readouterr())
+    assert "ZeroDivisionError" in logged
+    assert "key-1" in logged
+    for mark in marks:
+        assert mark not in logged
+
+
+def send_canaries(api: Api, picture: str) -> None:
+    """Every way that a secret could take into a log."""
+    assert api.refine(prompt=CANARY, imageDataUrl=picture).status_code == 200
+    for fields in (
+        {"prompt": 5, CANARY: CANARY}, {"prompt": f"{CANARY}\0"}, {"style": CANARY},
+        {"imageDataUrl": f"data:image/png;base64,{CANARY}"}, {"requestTimestamp": CANARY * 20},
+        {"imageDataUrl": picture[:-200]}, {"steps": CANARY},
+    ):  # fmt: skip
+        answer = api.refine(**fields)
+        assert answer.status_code == 400
+        if CANARY not in fields:
+            assert CANARY not in answer.text
+    api.http.get(f"/{CANARY}?api_key={CANARY_KEY}")
+    api.http.request(CANARY, "/v1/models")
+    json_type = {"content-type": "application/json"}
+    api.http.post(ROUTES[0], content=b'{"prompt": "' + CANARY.encode(), headers=json_type)
+    httpx.get(api.url + "/v1/models", headers={"authorization": f"Bearer {CANARY}-wrong"})
+    httpx.get(api.url + "/v1/models", headers={"x-request-id": f"{CANARY} {CANARY}"})
+    with io.BytesIO(CANARY.encode()) as file:
+        api.http.post(ROUTES[0], files={"file": file})
