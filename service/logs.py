@@ -12,8 +12,16 @@ if TYPE_CHECKING:
     from service.settings import LogFormat
 
 
-# Below INFO these write what passes through them: EXIF with its prompt, messages, headers.
-_TALKATIVE = ("PIL", "websockets", "uvicorn", "httpx", "httpcore", "multipart")
+# Below these levels they write what passes through them: EXIF with its prompt, messages, headers,
+# and addresses with their queries, where somebody may have put a key.
+_LEAST_LEVELS = {
+    "PIL": logging.INFO,
+    "websockets": logging.INFO,
+    "uvicorn": logging.INFO,
+    "uvicorn.access": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+}
 
 
 def configure_logging(log_format: LogFormat) -> None:
@@ -46,5 +54,5 @@ def configure_logging(log_format: LogFormat) -> None:
     )
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.INFO)
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.INFO)
+    for name, level in _LEAST_LEVELS.items():
+        logging.getLogger(name).setLevel(level)

@@ -49,6 +49,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.access_log = False  # uvicorn's tells each path with its query, where keys may stand
         self._refusal: BadRequest | None = None
         self._head_bytes = 0
         self._has_begun = False
