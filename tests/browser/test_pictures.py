@@ -191,6 +191,7 @@ def test_the_request_can_be_copied_as_code(painter: Painter) -> None:
     painter.pause()
     page.fill("#prompt", "a boat")
     page.click("#code")
+    expect(page.locator("#code-dialog")).to_be_visible()
     for language, mark in (
         ("curl", "curl -sS"),
         ("python", "LeonardoAiSDK("),
