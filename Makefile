@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow browser bench docs lock train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench bench-gpu docs lock train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -50,6 +50,14 @@ browser:  ## Debian's Chromium, for the tests of the page, where it is missing a
 
 bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants the machine alone
 	$(BIN)/python -m benchmarks.bench_service
+	$(BIN)/python -m benchmarks.bench_peers
+	$(BIN)/python -m benchmarks.bench_scaling
+
+bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size random weights, compiled
+	$(BIN)/python -m pytest tests/gpu
+	test -d .bench-cache/sd15 || $(BIN)/python -m benchmarks.random_checkpoint sd15 .bench-cache/sd15
+	$(BIN)/python -m benchmarks.bench_peers --device cuda --dtype float16 --compiled \
+	  --checkpoint .bench-cache/sd15 --rounds 50 --users 16 --max-batch 16 --budget 240
 
 docs: $(DEVELOPED)  ## write what the README generates
 	$(BIN)/python -m docs.make
