@@ -1,0 +1,80 @@
+"""A server with a fake engine in a process of its own, whose memory and time can be measured.
+
+python -m tests.hostile.separate      prints its address; ends when its standard input does
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.jobs import Finished
+from service.logs import configure_logging
+from tests.fakes import FakeEngineClient
+from tests.servers import running_server
+
+
+class Forgetful(FakeEngineClient):
+    """Keeps nothing of what it was asked, so that memory is the server's own."""
+
+    async def generate(self, *arguments: Any, **options: Any) -> Finished:
+        try:
+            return await super().generate(*arguments, **options)
+        finally:
+            self.asked.clear()
+            self.masks.clear()
+
+
+class Separate:
+    """Such a server, seen from outside."""
+
+    def __init__(self, url: str, process: psutil.Process) -> None:
+        self.url = url
+        self._process = process
+
+    def cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def peak_mb(self) -> float:
+        """The most memory that was ever resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+
+    def num_files(self) -> int:
+        return int(self._process.num_fds())
+
+
+@contextmanager
+def separate(**settings: str) -> Iterator[Separate]:
+    environment = {f"REFINE_{name.upper()}": value for name, value in settings.items()}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.hostile.separate"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    ) as process:
+        assert process.stdout is not None
+        yield Separate(process.stdout.readline().strip(), psutil.Process(process.pid))
+        assert process.poll() is None, "the server died"
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(20)
+
+
+if __name__ == "__main__":
+    configure_logging("json")
+    logging.disable(logging.CRITICAL)
+    with running_server(Forgetful()) as address:
+        print(address, flush=True)  # noqa: T201 - whoever started it waits for this line
+        sys.stdin.read()
