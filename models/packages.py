@@ -56,6 +56,7 @@ def compile_package(module: nn.Module, inputs: tuple[torch.Tensor, ...], path: P
         fresh = path.with_name(f".{path.stem}.tmp.pt2")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=_SETTINGS)
+    fresh.chmod(0o600)
     fresh.replace(path)
 
 

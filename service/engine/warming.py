@@ -44,7 +44,7 @@ class CompilerProcess(Protocol):
     def wait(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Target:
     """A shape and a number of rows, with what runs for them and an example's inputs for each."""
 
@@ -96,7 +96,7 @@ class Warming:
         for target in self._pending:
             if not target.missing(self.folder):
                 self._pending.remove(target)
-                self._adopt(target)
+                self._try_to_adopt(target)
                 return
         self._looked_at = self.clock()
         self._compile_what_is_missing()
@@ -127,6 +127,15 @@ class Warming:
         left = [target for target in self._pending if target.shape not in shapes]
         self.num_targets -= len(self._pending) - len(left)
         self._pending = left
+
+    def _try_to_adopt(self, target: _Target) -> None:
+        try:
+            self._adopt(target)
+        except torch.AcceleratorError:
+            raise  # the device is sick: only a new process cures it
+        except Exception:  # noqa: BLE001 - whatever a package is, eager serves in its place
+            _log.exception("a package cannot be used", shape=target.shape, rows=target.num_rows)
+            self.num_targets -= 1
 
     def _adopt(self, target: _Target) -> None:
         with torch.inference_mode():

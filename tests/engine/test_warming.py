@@ -143,6 +143,18 @@ def test_a_shape_that_comes_later_is_asked_of_a_compiler(
     assert (warming.num_warm, warming.num_targets) == (0, 0)
 
 
+def test_a_package_that_is_none_ends_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Whatever lies in the folder, the shape stays eager and requests are served."""
+    pipeline = load(tiny_checkpoint)
+    for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
+        package_path(tmp_path, forward.name, forward.module, inputs).write_bytes(b"no package")
+    warming = Warming(tmp_path, (1,), Compilers())
+    warming.add(pipeline, SIDE, SIDE)
+    job = make_job()
+    assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
+    assert (warming.num_warm, warming.num_targets) == (0, 0)
+
+
 def test_a_package_that_does_not_equal_eager_is_not_used(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
