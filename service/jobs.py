@@ -58,9 +58,10 @@ class GenerationParams:
         """The cost of one row's UNet step, in those of 512 x 512."""
         return self.height * self.width / 512**2
 
-    def row_work(self, num_steps: int) -> float:
-        """Return the cost of a row of `num_steps` steps and its autoencoder, in the same unit."""
-        return self.step_work * (num_steps + AUTOENCODER_STEPS)
+    @property
+    def work(self) -> float:
+        """The cost of all rows with their autoencoder, in the same unit."""
+        return len(self.seeds) * self.step_work * (self.num_inference_steps + AUTOENCODER_STEPS)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import math
 import socket
 import struct
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,16 +50,32 @@ class Abort:
 class Heartbeat:
     """Engine to front, from a thread of its own: what the engine is doing, and how much.
 
-    `phase` is loading, warming or serving. `num_unet_calls` counts forwards of the UNet since
-    the start, `num_aborted` jobs that were dropped because nobody waited for them.
+    `phase` is loading, warming or serving. `num_waiting` are jobs, `num_running` rows in slots, of
+    which `max_batch` share a step at most. `step_running_s` is how long the running step has taken,
+    `step_p99_s` what 99 of 100 take. The counts are since the start, see `EngineStats`; bytes are
+    the device's, as torch has them, and the process' own.
     """
 
     phase: str
     num_waiting: int = 0
     num_running: int = 0
+    max_batch: int = 0
+    step_running_s: float = 0.0
+    step_p99_s: float = 0.0
     num_unet_calls: int = 0
-    num_aborted: int = 0
+    num_padded_rows: int = 0
+    num_recompiles: int = 0
     max_batch_seen: int = 0
+    batch_sizes: list[int] = field(default_factory=list)
+    num_aborted: int = 0
+    num_expired: int = 0
+    num_failed: int = 0
+    num_fp32_retries: int = 0
+    num_not_finite: int = 0
+    num_out_of_memory: int = 0
+    allocated_bytes: int = 0
+    reserved_bytes: int = 0
+    resident_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,15 @@ class Fatal:
     message: str
 
 
-Message = Add | Abort | Heartbeat | Ready | Fatal | Finished | Failed | Progress
-_PLAIN = {kind.__name__: kind for kind in (Abort, Heartbeat, Ready, Fatal, Failed, Progress)}
+@dataclass(frozen=True)
+class Sick:
+    """Engine to front: the device answers nothing any more, and the process is about to end."""
+
+    reason: str
+
+
+Message = Add | Abort | Heartbeat | Ready | Fatal | Sick | Finished | Failed | Progress
+_PLAIN = {kind.__name__: kind for kind in (Abort, Heartbeat, Ready, Fatal, Sick, Failed, Progress)}
 
 
 class Connection:

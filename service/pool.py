@@ -7,21 +7,20 @@ job that is lost with its engine is the caller's to send again, and then goes to
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from service.client import EngineClient, EngineHealth, LocalEngineClient, OnProgress, State
+from service.client import EngineClient, EngineHealth, LocalEngineClient, OnProgress
 from service.errors import QueueFull, RefineError
+from service.supervisor import State
 
 if TYPE_CHECKING:
     from service.jobs import Finished, GenerationParams, Pixels
     from service.settings import Settings
 
 _BEST_FIRST: tuple[State, ...] = ("serving", "starting", "restarting", "failed", "stopped")
-
-_CODING_STEPS = 4.4
-"""What encoding and decoding a picture costs, in UNet steps of Stable Diffusion at 512 x 512."""
 
 
 class EnginePool:
@@ -37,7 +36,12 @@ class EnginePool:
         members = tuple(member.health for member in self._members)
         best = min(members, key=lambda health: _BEST_FIRST.index(health.state))
         num_pending = sum(health.num_pending for health in members)
-        return replace(best, num_pending=num_pending, members=members)
+        return replace(
+            best,
+            num_pending=num_pending,
+            members=members,
+            is_crash_looping=all(health.is_crash_looping for health in members),
+        )
 
     async def start(self) -> None:
         for member in self._members:
@@ -51,8 +55,8 @@ class EnginePool:
             await self._any_change()
         return self.health
 
-    def check_accepts(self) -> None:
-        self._pick()
+    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:
+        self._pick(caller, timeout_s)
 
     async def generate(
         self,
@@ -62,17 +66,23 @@ class EnginePool:
         timeout_s: float,
         mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
+        caller: str = "",
     ) -> Finished:
-        index, work = self._pick(), work_of(params)
+        index, work = self._pick(caller, timeout_s), params.work
         self._work[index] += work
         try:
             return await self._members[index].generate(
-                params, image, timeout_s=timeout_s, mask=mask, on_progress=on_progress
+                params,
+                image,
+                timeout_s=timeout_s,
+                mask=mask,
+                on_progress=on_progress,
+                caller=caller,
             )
         finally:
             self._work[index] -= work
 
-    def _pick(self) -> int:
+    def _pick(self, caller: str, timeout_s: float) -> int:
         """Return the member with the least work of those that accept any.
 
         Raises what the members raise when none does: QueueFull if one is only full.
@@ -80,7 +90,7 @@ class EnginePool:
         refusals: list[RefineError] = []
         for index in sorted(range(len(self._members)), key=self._work.__getitem__):
             try:
-                self._members[index].check_accepts()
+                self._members[index].check_accepts(caller, timeout_s)
             except RefineError as refusal:
                 refusals.append(refusal)
             else:
@@ -104,12 +114,6 @@ def local_client(settings: Settings) -> EngineClient:
     """Return a client of the engines on this machine that the settings ask for."""
     members = [LocalEngineClient(engine) for engine in settings.engines()]
     return members[0] if len(members) == 1 else EnginePool(members)
-
-
-def work_of(params: GenerationParams) -> float:
-    """Return what a job costs, in UNet steps x pixels over all its rows."""
-    pixels = params.height * params.width
-    return len(params.seeds) * pixels * (params.num_inference_steps + _CODING_STEPS)
 
 
 def _others(state: State) -> tuple[State, ...]:

@@ -13,6 +13,9 @@ from service.messages import Connection
 if TYPE_CHECKING:
     from service.settings import EngineSettings
 
+EXIT_SICK_DEVICE = 70
+EXIT_BAD_CHECKPOINT = 78
+
 _END_S = 5.0
 
 # How long OpenMP's threads spin before they sleep. The default, 300,000, makes a UNet step of
@@ -39,9 +42,9 @@ class EngineProcess(Protocol):
 
 
 class WorkerProcess:
-    """`python -m service.engine.worker` on one end of a socket pair."""
+    """`python -m service.engine.worker`, or another `module`, on one end of a socket pair."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, module: str = "service.engine.worker") -> None:
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours)
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
@@ -49,7 +52,7 @@ class WorkerProcess:
                 sys.executable,
                 "-P",  # else a models.py in the current folder would be taken for ours
                 "-m",
-                "service.engine.worker",
+                module,
                 f"--socket-fd={theirs.fileno()}",
                 f"--settings={settings.model_dump_json()}",
             ],

@@ -42,6 +42,7 @@ class EngineSettings(BaseModel):
     dtype: DtypeName = "auto"
     max_batch: int = 0
     max_waiting: int = 64
+    max_waiting_per_caller: int = 16
     num_threads: int = 0
     compile: CompileMode = "off"
     hot_shapes: tuple[tuple[int, int], ...] = ()
@@ -140,6 +141,9 @@ class Settings(BaseSettings):
     )
     ray_cpus_per_engine: float = Field(1.0, gt=0, description="Cores of an engine on Ray")
     queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
+    queue_per_key: int = Field(
+        16, ge=1, description="Requests of one key that may wait; more are answered 429"
+    )
     deadline_s: float = Field(
         30.0, gt=0, description="Seconds within which a refine must be answered, else 504"
     )
@@ -211,6 +215,7 @@ class Settings(BaseSettings):
                 dtype=self.dtype,
                 max_batch=self.max_batch,
                 max_waiting=max(1, self.queue_size // len(devices)),
+                max_waiting_per_caller=max(1, self.queue_per_key // len(devices)),
                 num_threads=self.num_threads or shared,
                 compile=self.compile,
                 hot_shapes=tuple(self.shapes()),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 
 import numpy as np
 
-from service.client import EngineHealth, OnProgress, State
+from service.client import EngineHealth, OnProgress
 from service.errors import RefineError
 from service.jobs import Finished, GenerationParams, Job, Pixels, StageTimes
 from service.messages import Ready
+from service.supervisor import State
 
 READY = Ready(device="cpu", dtype="float32", model="pocket", max_batch=1)
 
@@ -22,6 +24,7 @@ class FakeEngineClient:
         self.health = EngineHealth("serving", "serving", READY)
         self.asked: list[tuple[GenerationParams, Pixels, float]] = []
         self.masks: list[Pixels | None] = []
+        self.callers: list[str] = []
         self.num_aborted = 0
         self.refusals: deque[RefineError] = deque()
         self.is_open = asyncio.Event()
@@ -38,7 +41,7 @@ class FakeEngineClient:
             await asyncio.Event().wait()  # its state never changes
         return self.health
 
-    def check_accepts(self) -> None:
+    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:
         """All are accepted."""
 
     async def generate(
@@ -49,10 +52,12 @@ class FakeEngineClient:
         timeout_s: float,
         mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
+        caller: str = "",
     ) -> Finished:
         assert on_progress is None
         self.asked.append((params, image, timeout_s))
         self.masks.append(mask)
+        self.callers.append(caller)
         if self.refusals:
             raise self.refusals.popleft()
         try:

@@ -24,10 +24,12 @@ from service.errors import (
 from service.jobs import Failed, Finished, GenerationParams, Job, Progress
 from service.messages import Abort, Add, Connection, Fatal, Heartbeat, Ready
 from service.settings import EngineSettings
+from service.supervisor import Patience
 
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
 READY = Ready("cpu", "float32", "fake", max_batch=1)
 SETTINGS = EngineSettings(max_waiting=4)
+HASTE = Patience(first_backoff_s=0.02, steady_s=0)
 
 
 def params(seed: int) -> GenerationParams:
@@ -99,7 +101,7 @@ def run(
     scenario: Callable[[LocalEngineClient], Awaitable[None]], spawner: FakeSpawner
 ) -> LocalEngineClient:
     async def whole() -> LocalEngineClient:
-        client = LocalEngineClient(SETTINGS, spawn=spawner, first_backoff_s=0.02)
+        client = LocalEngineClient(SETTINGS, spawn=spawner, patience=HASTE)
         await client.start()
         try:
             async with asyncio.timeout(20):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 
@@ -13,9 +14,9 @@ from service.client import LocalEngineClient
 from service.errors import EngineRestarting, EngineStarting, QueueFull, RefineError
 from service.jobs import Finished, GenerationParams, Job
 from service.messages import Fatal
-from service.pool import EnginePool, local_client, work_of
+from service.pool import EnginePool, local_client
 from service.settings import EngineSettings, Settings
-from tests.test_client import IMAGE, FakeProcess, FakeSpawner, silent
+from tests.test_client import HASTE, IMAGE, FakeProcess, FakeSpawner, silent
 
 SETTINGS = EngineSettings(max_waiting=64)
 
@@ -26,7 +27,7 @@ def params(seed: int = 7, rows: int = 1, steps: int = 4) -> GenerationParams:
 
 def run(scenario: Callable[[EnginePool], Awaitable[None]], *spawners: FakeSpawner) -> None:
     async def whole() -> None:
-        members = [LocalEngineClient(SETTINGS, spawner, 0.02) for spawner in spawners]
+        members = [LocalEngineClient(SETTINGS, spawner, HASTE) for spawner in spawners]
         pool = EnginePool(members)
         await pool.start()
         try:
@@ -70,8 +71,8 @@ def test_the_engine_with_the_least_work_gets_the_next_job() -> None:
 
 def test_work_grows_with_rows_steps_and_pixels() -> None:
     """Twice the rows are twice the work, and more steps are more."""
-    assert work_of(params(rows=2)) == 2 * work_of(params())
-    assert work_of(params(steps=8)) > work_of(params(steps=4))
+    assert params(rows=2).work == 2 * params().work
+    assert params(steps=8).work > params(steps=4).work
 
 
 def test_a_dead_engine_is_left_out_until_it_is_back() -> None:
@@ -122,7 +123,7 @@ def test_a_full_pool_says_so_rather_than_that_one_restarts() -> None:
             super().__init__(SETTINGS)
             self.refusal = refusal
 
-        def check_accepts(self) -> None:
+        def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:  # noqa: ARG002
             raise self.refusal
 
     pool = EnginePool([Refusing(EngineRestarting("")), Refusing(QueueFull("", retry_after_s=9))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ray import serve
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 
-from service.client import EngineHealth, OnProgress, State
+from service.client import EngineHealth, OnProgress
 from service.cluster.replica import Refusal
 from service.errors import (
     DeadlineExceeded,
@@ -22,6 +23,7 @@ from service.errors import (
     QueueFull,
     RefineError,
 )
+from service.supervisor import State
 
 if TYPE_CHECKING:
     from service.jobs import Finished, GenerationParams, Pixels
@@ -81,7 +83,7 @@ class RayEngineClient:
             await self._changed.wait()
         return self.health
 
-    def check_accepts(self) -> None:
+    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:  # noqa: ARG002
         ready = self._health.ready
         if self._health.state == "restarting":
             raise EngineRestarting("the engines are restarting, try again shortly", retry_after_s=5)
@@ -98,11 +100,12 @@ class RayEngineClient:
         timeout_s: float,
         mask: Pixels | None = None,
         on_progress: OnProgress | None = None,
+        caller: str = "",
     ) -> Finished:
         if on_progress is not None:
             raise NotImplementedError("no progress comes over Ray")
         self.check_accepts()
-        response = self._handle.generate.remote(params, image, timeout_s, mask)
+        response = self._handle.generate.remote(params, image, timeout_s, mask, caller)
         self._num_pending += 1
         try:
             outcome = await response

@@ -59,11 +59,18 @@ class EngineReplica:
             raise RuntimeError("the engine does not serve")
 
     async def generate(
-        self, params: GenerationParams, image: Pixels, timeout_s: float, mask: Pixels | None
+        self,
+        params: GenerationParams,
+        image: Pixels,
+        timeout_s: float,
+        mask: Pixels | None,
+        caller: str,
     ) -> Finished | Refusal:
         """Make the pictures of one job; see `EngineClient.generate`."""
         try:
-            return await self._client.generate(params, image, timeout_s=timeout_s, mask=mask)
+            return await self._client.generate(
+                params, image, timeout_s=timeout_s, mask=mask, caller=caller
+            )
         except RefineError as error:
             return Refusal(error.code, error.message, error.retry_after_s)
 

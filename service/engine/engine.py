@@ -27,7 +27,7 @@ from models.lcm import (
     timesteps,
 )
 from models.pipeline import to_uint8
-from service.engine.faults import Fault, NotFinite, caught, release_memory
+from service.engine.faults import Fault, NotFinite, caught, memory_bytes, release_memory
 from service.engine.slots import MAX_STEPS, RowInputs, SlotTable
 from service.engine.stats import EngineStats, Pace
 from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
@@ -86,6 +86,15 @@ class Engine:
     @property
     def num_running(self) -> int:
         return self._scheduler.num_running
+
+    @property
+    def max_batch(self) -> int:
+        """Rows that share a step at most: fewer than at first where memory did not suffice."""
+        return self._scheduler.max_batch
+
+    def device_bytes(self) -> tuple[int, int]:
+        """Return the device's memory that tensors have, and that torch keeps; 0 on a CPU."""
+        return memory_bytes(self._pipeline.device)
 
     def has_work(self) -> bool:
         """Tell whether `step` would do anything."""

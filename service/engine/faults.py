@@ -88,6 +88,13 @@ def release_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+def memory_bytes(device: torch.device) -> tuple[int, int]:
+    """Return the bytes of a device that tensors have, and that torch has in all; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0, 0
+    return torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+
+
 def _mentions(error: Exception, texts: tuple[str, ...]) -> bool:
     message = str(error).lower()
     return any(text in message for text in texts)

@@ -15,24 +15,38 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import psutil
 import structlog
 
 from models.catalog import CheckpointError
 from service.logs import configure_logging
-from service.messages import Abort, Add, Connection, Fatal, Heartbeat, Message, ProtocolError
+from service.messages import (
+    Abort,
+    Add,
+    Connection,
+    Fatal,
+    Heartbeat,
+    Message,
+    ProtocolError,
+    Ready,
+    Sick,
+)
+from service.process import EXIT_BAD_CHECKPOINT, EXIT_SICK_DEVICE
 from service.settings import EngineSettings
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
 
-HEARTBEAT_S = 1.0
+LoadEngine = Callable[[EngineSettings], "tuple[Engine, Ready]"]
+
+HEARTBEAT_S = 0.5
 ORPHAN_S = 10.0
 """How long a step may go on after the front has gone."""
-
-EXIT_SICK_DEVICE = 70
-EXIT_BAD_CHECKPOINT = 78
 
 _log = structlog.get_logger(__name__)
 
@@ -46,19 +60,20 @@ class Worker:
         self._engine: Engine | None = None
         self._phase = "loading"
 
-    def load(self, settings: EngineSettings) -> Engine:
+    def load(self, settings: EngineSettings, load_engine: LoadEngine | None = None) -> Engine:
         """Load and warm the checkpoint, telling the front of each phase.
 
-        Raises CheckpointError or ValueError for what the operator must mend.
+        `load_engine` is another way to an engine than that of `service.engine.loading`. Raises
+        CheckpointError or ValueError for what the operator must mend.
         """
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         # Importing torch takes seconds, and the first heartbeat should not wait for it.
-        from service.engine.loading import load_engine, warm_up  # noqa: PLC0415
+        from service.engine import loading  # noqa: PLC0415
 
-        self._engine, ready = load_engine(settings)
+        self._engine, ready = (load_engine or loading.load_engine)(settings)
         self._enter("warming")
-        warm_up(self._engine)
+        loading.warm_up(self._engine)
         self._connection.send(ready)
         self._enter("serving")
         return self._engine
@@ -112,17 +127,22 @@ class Worker:
         engine = self._engine
         if engine is None:
             return Heartbeat(self._phase)
+        allocated_bytes, reserved_bytes = engine.device_bytes()
         return Heartbeat(
             self._phase,
             num_waiting=engine.num_waiting,
             num_running=engine.num_running,
-            num_unet_calls=engine.stats.num_unet_calls,
-            num_aborted=engine.stats.num_aborted,
-            max_batch_seen=engine.stats.max_batch_seen,
+            max_batch=engine.max_batch,
+            step_running_s=engine.pace.running_s(),
+            step_p99_s=engine.pace.p99_s,
+            allocated_bytes=allocated_bytes,
+            reserved_bytes=reserved_bytes,
+            resident_bytes=psutil.Process().memory_info().rss,
+            **asdict(engine.stats),
         )
 
 
-def main() -> int:
+def main(load_engine: LoadEngine | None = None) -> int:
     """Run one engine on the socket that the parent has opened; return the exit code."""
     parser = argparse.ArgumentParser(prog="service.engine.worker")
     parser.add_argument("--socket-fd", type=int, required=True)
@@ -133,14 +153,16 @@ def main() -> int:
         signal.signal(signum, signal.SIG_IGN)
     configure_logging(settings.log_format)
     connection = Connection(socket.socket(fileno=arguments.socket_fd))
-    return run_worker(connection, settings)
+    return run_worker(connection, settings, load_engine)
 
 
-def run_worker(connection: Connection, settings: EngineSettings) -> int:
+def run_worker(
+    connection: Connection, settings: EngineSettings, load_engine: LoadEngine | None = None
+) -> int:
     """Run a worker to its end and turn the way it ended into an exit code."""
     worker = Worker(connection)
     try:
-        engine = worker.load(settings)
+        engine = worker.load(settings, load_engine)
     except (CheckpointError, ValueError) as error:
         connection.send(Fatal(str(error)))
         return EXIT_BAD_CHECKPOINT
@@ -148,7 +170,9 @@ def run_worker(connection: Connection, settings: EngineSettings) -> int:
         worker.serve(engine)
     except OSError:
         return 0  # the front has gone in the middle of an answer
-    except Exception:  # noqa: BLE001 - only a new process cures a sick device
+    except Exception as error:  # noqa: BLE001 - only a new process cures a sick device
+        with suppress(OSError):
+            connection.send(Sick(type(error).__name__))
         _log.exception("the engine ends")
         os._exit(EXIT_SICK_DEVICE)  # tearing a sick device down could hang
     return 0

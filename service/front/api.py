@@ -13,7 +13,7 @@ from service.errors import BadRequest, DeadlineExceeded
 from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
-from service.front.front import Front, caller_of, front_of, require_key
+from service.front.front import Front, caller_of, front_of, name_of, require_key
 from service.front.refining import ROUTES, Refined, Route, read, refine
 from service.front.schemas import (
     ErrorResponse,
@@ -97,11 +97,15 @@ async def _answer(request: Request, route: Route) -> Response:
     """Answer within the deadline, or give the engine's slots back and say so."""
     front = front_of(request)
     deadline_s = _shortened(request, route.deadline_s(front.settings))
+    caller = name_of(caller_of(request))
     try:
-        with front.quotas.request(caller_of(request)), front.active_request():
+        with (
+            front.quotas.request(caller_of(request)),
+            front.active_request(caller, deadline_s),
+        ):
             async with asyncio.timeout(deadline_s) as deadline:
                 body = await read_json_body(request, front.settings.max_body_bytes)
-                work = _refined(front, route, body, deadline)
+                work = _refined(front, route, body, deadline, caller)
                 return await unless_disconnected(request, work)
     except TimeoutError:
         raise DeadlineExceeded("the picture was not ready within the deadline") from None
@@ -116,9 +120,11 @@ def _shortened(request: Request, deadline_s: float) -> float:
     return min(deadline_s, int(given[:9]) / 1000)
 
 
-async def _refined(front: Front, route: Route, body: bytes, deadline: asyncio.Timeout) -> Response:
+async def _refined(
+    front: Front, route: Route, body: bytes, deadline: asyncio.Timeout, caller: str
+) -> Response:
     refined = await refine(
-        front, lambda: read(parse_body(body, route.request)), deadline, route.pace
+        front, lambda: read(parse_body(body, route.request)), deadline, route.pace, caller
     )
     with refined.stages.measure("codec"):
         content = await front.encode(lambda: _to_json(refined))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from starlette.requests import HTTPConnection, Request
 
 from service.client import EngineClient
 from service.errors import Draining
-from service.front.auth import Caller, KeyRing
+from service.front.auth import ANYBODY, Caller, KeyRing
 from service.front.pacing import Cadence
 from service.front.quotas import Quotas
 from service.front.seats import Seats
@@ -53,15 +54,15 @@ class Front:
         return len(self._active)
 
     @contextmanager
-    def active_request(self) -> Iterator[None]:
+    def active_request(self, caller: str = "", timeout_s: float = math.inf) -> Iterator[None]:
         """Count the current task as an active request; a drain waits for it.
 
         Raises Draining when the service is about to end, now or while the request runs, and what
-        the engine would refuse with, before anything of the request is read.
+        the engine would refuse a caller with, before anything of the request is read.
         """
         if self.is_draining:
             raise about_to_end()
-        self.client.check_accepts()
+        self.client.check_accepts(caller, timeout_s)
         task = current_task()
         self._active.add(task)
         self._idle.clear()
@@ -97,6 +98,11 @@ class Front:
     def close(self) -> None:
         for pool in (self._decoders, self._encoders):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def name_of(caller: Caller) -> str:
+    """Return the name by which an engine knows a caller; empty where no key is needed."""
+    return "" if caller is ANYBODY else caller.id
 
 
 def current_task() -> asyncio.Task[Any]:

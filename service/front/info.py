@@ -38,9 +38,14 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/health/live")
-async def live() -> dict[str, bool]:
-    """Tell that the front answers. Whether pictures can be made is for `/health/ready`."""
-    return {"live": True}
+async def live(request: Request) -> Response:
+    """Tell that the front answers, and that starting engines anew helps where they end.
+
+    503 when they end over and over: whoever started the service should start it anew. Whether
+    pictures can be made now is for `/health/ready`.
+    """
+    is_live = not front_of(request).client.health.is_crash_looping
+    return json_response(json.dumps({"live": is_live}).encode(), 200 if is_live else 503)
 
 
 @router.get("/health/ready")

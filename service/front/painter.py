@@ -24,7 +24,7 @@ from service.errors import (
 )
 from service.front.auth import Caller
 from service.front.frames import LIVE_ROUTE, Assembler, Frame, Refusal
-from service.front.front import Front
+from service.front.front import Front, name_of
 from service.front.health import health_of
 from service.front.pacing import Cadence
 from service.front.refining import ROUTES, Refined, read, refine
@@ -150,7 +150,7 @@ class Painter:
         if self._is_repeated(frame) or self._has_waited_long(frame):
             return True
         try:
-            self._front.client.check_accepts()
+            self._front.client.check_accepts(name_of(self._caller))
         except _REFUSALS:
             await asyncio.sleep(_RETRY_S)
             return False
@@ -188,7 +188,7 @@ class Painter:
             await self._tell_result(frame, self._last[1], {"repeated": True, "stages": {}})
             return
         started = time.perf_counter()
-        with self._front.active_request():
+        with self._front.active_request(name_of(self._caller)):
             refined = await self._refine(frame)
             elapsed_ms = 1000 * (time.perf_counter() - started)
             for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):
@@ -201,7 +201,8 @@ class Painter:
         try:
             async with asyncio.timeout(self._deadline_s(frame)) as deadline:
                 decode = partial(read, frame.request, frame.file)
-                return await refine(self._front, decode, deadline, ROUTES[frame.route].pace)
+                pace, caller = ROUTES[frame.route].pace, name_of(self._caller)
+                return await refine(self._front, decode, deadline, pace, caller)
         except TimeoutError:
             raise DeadlineExceeded("the picture was not ready within the deadline") from None
         except RefineError:

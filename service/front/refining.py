@@ -94,18 +94,22 @@ class Refined:
 
 
 async def refine(
-    front: Front, read: Callable[[], Asked], deadline: asyncio.Timeout, pace: Pace = "refine"
+    front: Front,
+    read: Callable[[], Asked],
+    deadline: asyncio.Timeout,
+    pace: Pace = "refine",
+    caller: str = "",
 ) -> Refined:
     """Make the pictures that `read` asks for; it runs on a thread that may decode.
 
-    `pace` is the route's, and decides what absent fields mean. Raises what `read` and the engine's
-    client raise. Cancelling the call aborts the job.
+    `pace` is the route's, and decides what absent fields mean; `caller` is charged. Raises what
+    `read` and the engine's client raise. Cancelling the call aborts the job.
     """
     stages = Stages()
     with stages.measure("decode"):
         asked = await front.decode(read)
     params = asked.request.to_params(front.served.choose(asked.request, pace))
-    finished = await _generate(front.client, params, asked, deadline)
+    finished = await _generate(front.client, params, asked, deadline, caller)
     stages.add_engine(finished)
     with stages.measure("codec"):
         pictures, job = await front.encode(lambda: _write(front, asked, params, finished))
@@ -129,20 +133,32 @@ def read(request: RefineRequest, file: bytes | None = None) -> Asked:
 
 
 async def _generate(
-    client: EngineClient, params: GenerationParams, asked: Asked, deadline: asyncio.Timeout
+    client: EngineClient,
+    params: GenerationParams,
+    asked: Asked,
+    deadline: asyncio.Timeout,
+    caller: str,
 ) -> Finished:
     """Make the job's pictures. One that is lost with its engine runs once more on the next one.
 
-    The seed is decided by now, so the picture is the same.
+    The seed is decided by now, so the picture is the same. Where the next engine will not be there
+    before the deadline the loss is told at once.
     """
 
+    def remaining_s() -> float:
+        return (deadline.when() or 0.0) - asyncio.get_running_loop().time()
+
     async def attempt() -> Finished:
-        remaining_s = (deadline.when() or 0.0) - asyncio.get_running_loop().time()
-        return await client.generate(params, asked.image, timeout_s=remaining_s, mask=asked.mask)
+        return await client.generate(
+            params, asked.image, timeout_s=remaining_s(), mask=asked.mask, caller=caller
+        )
 
     try:
         return await attempt()
-    except EngineRestarting:
+    except EngineRestarting as lost:
+        is_there = client.health.state == "serving"  # another one, of several
+        if not is_there and (lost.retry_after_s or 0) > remaining_s():
+            raise
         await client.wait_until("serving", "failed", "stopped")
         return await attempt()
 

@@ -282,7 +282,7 @@ class StartingEngine(FakeEngineClient):
         super().__init__()
         self.health = EngineHealth("starting", "loading")
 
-    def check_accepts(self) -> None:
+    def check_accepts(self, caller: str = "", timeout_s: float = 0.0) -> None:  # noqa: ARG002
         if self.health.state != "serving":
             raise EngineStarting("the engine is still starting", retry_after_s=5)
 

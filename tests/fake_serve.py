@@ -1,0 +1,35 @@
+"""`serve` around the engine that sleeps, in a process of its own: `python -m tests.fake_serve`.
+
+Settings come from REFINE_*, the supervisor's patience from FAKE_PATIENCE as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import partial
+
+from service.client import LocalEngineClient
+from service.front.app import create_app
+from service.front.server import create_server
+from service.logs import configure_logging
+from service.process import WorkerProcess
+from service.settings import Settings
+from service.supervisor import Patience
+
+ENGINE = "tests.fake_engine"
+
+
+def main() -> None:
+    settings = Settings()
+    configure_logging(settings.log_format)
+    client = LocalEngineClient(
+        settings.engines()[0],
+        spawn=partial(WorkerProcess, module=os.environ.get("FAKE_ENGINE", ENGINE)),
+        patience=Patience(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),
+    )
+    create_server(create_app(settings, client), settings).run()
+
+
+if __name__ == "__main__":
+    main()
