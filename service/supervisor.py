@@ -230,6 +230,7 @@ class Supervisor:
             return
         self._reason = self._reason or reason
         if self.state in {"starting", "serving"}:
+            self._started_at = self._loop.time() + self._backoff_s  # of the next one
             self._enter("restarting")
         self._on_lost()
 

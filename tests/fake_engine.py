@@ -18,14 +18,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from models.lcm import LCMSchedule
-from models.pipeline import Pipeline, PromptEmbeds
+from models.pipeline import Conditioning, Pipeline
+from models.prompts import PromptEmbeds
 from service.engine import worker
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
@@ -41,23 +41,22 @@ class SleepingPipeline(Pipeline):
     """Pictures in and out by scaling alone; a prompt's fault travels in its embedding."""
 
     def __init__(self, step_s: float) -> None:
+        config = SimpleNamespace(time_cond_proj_dim=2, in_channels=4, addition_embed_type=None)
+        unet = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, config=config)
+        autoencoder: Any = SimpleNamespace(scale_factor=_SCALE, has_posterior=False)
+        nothing: Any = None
         super().__init__(
-            unet=SimpleNamespace(
-                device=torch.device("cpu"),
-                dtype=torch.float32,
-                config=SimpleNamespace(time_cond_proj_dim=2, in_channels=4),
-            ),
-            vae=SimpleNamespace(config=SimpleNamespace(block_out_channels=(1, 1, 1, 1))),
-            text_encoder=None,
-            tokenizer=None,
+            unet=unet,
+            autoencoders={"full": autoencoder},
+            prompts=nothing,
             schedule=_SCHEDULE,
+            adapters=nothing,
         )
         self._step_s = step_s
         self._num_pictures = 0
 
-    def encode_prompt(self, prompts: Sequence[str], *_: Any, **__: Any) -> PromptEmbeds:
-        embeds = torch.tensor([[self._fault_of(prompt)] for prompt in prompts])
-        return PromptEmbeds(embeds, [0] * len(prompts))
+    def encode_prompt(self, prompt: str, *_: Any, **__: Any) -> PromptEmbeds:
+        return PromptEmbeds(torch.tensor([[self._fault_of(prompt)]]), None, 0)
 
     def _fault_of(self, prompt: str) -> tuple[float, float]:
         words = prompt.split()
@@ -71,16 +70,10 @@ class SleepingPipeline(Pipeline):
         return small.repeat(1, 4, 1, 1) + torch.linspace(0, 0.1, 4)[:, None, None]
 
     def predict_noise(
-        self,
-        latents: torch.Tensor,
-        _t: Any,
-        _w: Any,
-        prompt_embeds: torch.Tensor,
-        *_: Any,
-        **__: Any,
+        self, latents: torch.Tensor, _timesteps: Any, conditioning: Conditioning, *_: Any
     ) -> torch.Tensor:
         time.sleep(self._step_s)
-        for row, (kind, argument) in enumerate(prompt_embeds[:, 0].tolist()):
+        for row, (kind, argument) in enumerate(conditioning.prompt_embeds[:, 0, 0].tolist()):
             if FAULTS[int(kind)] == "nan":
                 latents[row] = float("nan")
             elif kind:
@@ -120,7 +113,8 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     max_batch = settings.max_batch or 1
     scheduler = Scheduler(max_batch=max_batch, max_waiting=settings.max_waiting + max_batch)
     pipeline = SleepingPipeline(float(os.environ.get("FAKE_STEP_S", "0.01")))
-    return Engine(pipeline, scheduler), Ready("cpu", "float32", "fake", max_batch)
+    ready = Ready("cpu", "float32", settings.model, max_batch)
+    return Engine({settings.model: pipeline}, scheduler), ready
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from functools import partial
 
 from service.client import LocalEngineClient
@@ -21,6 +22,9 @@ ENGINE = "tests.fake_engine"
 
 
 def main() -> None:
+    if "FAKE_FILE_LIMIT" in os.environ:  # a full disk, for this process and its engine
+        limit = int(os.environ["FAKE_FILE_LIMIT"])
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     settings = Settings()
     configure_logging(settings.log_format)
     client = LocalEngineClient(

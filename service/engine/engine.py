@@ -73,6 +73,7 @@ class Engine:
         self.pace = Pace(clock)
         self._poisons_freed_slots = poisons_freed_slots
         self._pipelines = pipelines  # by the name of the checkpoint, the default first
+        self._device = next(iter(pipelines.values())).device
         self._scheduler = scheduler
         self._clock = clock
         self._states: dict[str, _JobState] = {}
@@ -94,7 +95,7 @@ class Engine:
 
     def device_bytes(self) -> tuple[int, int]:
         """Return the device's memory that tensors have, and that torch keeps; 0 on a CPU."""
-        return memory_bytes(self._pipeline.device)
+        return memory_bytes(self._device)
 
     def has_work(self) -> bool:
         """Tell whether `step` would do anything."""
@@ -342,7 +343,7 @@ class Engine:
 
     def _recover_memory(self) -> None:
         self.stats.num_out_of_memory += 1
-        release_memory(next(iter(self._pipelines.values())).device)
+        release_memory(self._device)
 
     def _poison_free_slots(self) -> None:
         for table in self._tables.values():

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import torch
 import transformers
 
-from models.catalog import CheckpointError, find_checkpoint
+from models.catalog import find_checkpoint
 from models.device import pick_device, pick_dtype
 from models.graphs import CUDA_BUCKETS, CudaGraphs
 from models.hub import local_folder
@@ -21,7 +20,6 @@ from service.engine.compiler import Compiler
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.engine.warming import Warming
-from service.jobs import Failed, GenerationParams, Job
 from service.messages import Ready
 from service.settings import EngineSettings
 
@@ -103,27 +101,3 @@ def _hush_libraries() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     diffusers.logging.set_verbosity_error()
-
-
-def warm_up(engine: Engine) -> None:
-    """Make one picture of the default shape, so that the first caller waits for no first time.
-
-    Raises CheckpointError when no picture comes out: such an engine must not say that it is ready.
-    """
-    params = GenerationParams(
-        prompt="",
-        height=512,
-        width=512,
-        num_inference_steps=1,
-        strength=1.0,
-        guidance_scale=1.0,
-        seeds=(0,),
-    )
-    image = np.zeros((params.height, params.width, 3), dtype=np.uint8)
-    engine.add(Job("warm-up", params, image, timeout_s=float("inf")))
-    while engine.has_work():
-        if any(isinstance(outcome, Failed) for outcome in engine.step()):
-            raise CheckpointError(
-                "the checkpoint loads, but makes no picture on this device in this dtype: the log "
-                "says more; REFINE_DTYPE=float32 may help"
-            )

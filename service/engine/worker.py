@@ -69,11 +69,11 @@ class Worker:
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         # Importing torch takes seconds, and the first heartbeat should not wait for it.
-        from service.engine import loading  # noqa: PLC0415
+        from service.engine.first_picture import warm_up  # noqa: PLC0415
 
-        self._engine, ready = (load_engine or loading.load_engine)(settings)
+        self._engine, ready = (load_engine or _load_checkpoint)(settings)
         self._enter("warming")
-        loading.warm_up(self._engine)
+        warm_up(self._engine)
         self._connection.send(ready)
         self._enter("serving")
         return self._engine
@@ -140,6 +140,12 @@ class Worker:
             resident_bytes=psutil.Process().memory_info().rss,
             **asdict(engine.stats),
         )
+
+
+def _load_checkpoint(settings: EngineSettings) -> tuple[Engine, Ready]:
+    from service.engine.loading import load_engine  # noqa: PLC0415
+
+    return load_engine(settings)
 
 
 def main(load_engine: LoadEngine | None = None) -> int:
