@@ -52,6 +52,7 @@ bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants 
 	$(BIN)/python -m benchmarks.bench_service
 	$(BIN)/python -m benchmarks.bench_peers
 	$(BIN)/python -m benchmarks.bench_scaling
+	$(BIN)/python -m benchmarks.bench_canvas
 
 bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size random weights, compiled
 	$(BIN)/python -m pytest tests/gpu
