@@ -188,7 +188,9 @@ class Painter:
             await self._tell_result(frame, self._last[1], {"repeated": True, "stages": {}})
             return
         started = time.perf_counter()
-        with self._front.active_request(name_of(self._caller)):
+        # A frame counts as a request does, against the key's number and rate.
+        quota = self._front.quotas.request(self._caller)
+        with quota, self._front.active_request(name_of(self._caller)):
             refined = await self._refine(frame)
             elapsed_ms = 1000 * (time.perf_counter() - started)
             for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 
 from service.errors import EngineStarting, GenerationFailed, QueueFull
 from service.front.refining import ROUTES
+from service.keys import KeyRecord, digest_of, write_keys
 from tests.front.api import STAGES, Api, data_url, picture_of
 from tests.front.sockets import PICTURE, greeted, opened, picture
-from tests.servers import wait_until
+from tests.servers import running_server, wait_until
 
 MASK = data_url(Image.new("L", (512, 512), 255))
 
@@ -279,3 +281,16 @@ def test_pictures_are_those_that_were_sent(api: Api) -> None:
             [file] = socket.result(frame_id)["files"]
             with Image.open(io.BytesIO(file)) as image:
                 assert np.asarray(image)[0, 0].tolist() == [255 - level for level in colour]
+
+
+def test_a_key_s_limits_hold_for_frames(tmp_path: Path) -> None:
+    """One over its rate is refused as over HTTP; a repeated picture asks nothing of the engine."""
+    file = tmp_path / "keys"
+    write_keys(file, [KeyRecord("rare", digest_of("rare"), "rate=1/h")])
+    with running_server(keys_file=file) as url, greeted(url, "rare") as socket:
+        socket.frame(1, seed=3)
+        socket.result(1)
+        socket.frame(2, seed=3)
+        assert socket.result(2)["repeated"]
+        socket.frame(3, seed=4)
+        assert socket.error("rate-limited", frame_id=3)["retryAfterS"] in (3599, 3600)
