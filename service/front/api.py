@@ -16,7 +16,7 @@ from service.front.dataurl import to_data_url
 from service.front.front import Front, caller_of, front_of, name_of, require_key
 from service.front.refining import ROUTES, Refined, Route, read, refine
 from service.front.schemas import (
-    ErrorResponse,
+    REFUSALS,
     InpaintRequest,
     RefineRequest,
     RefineResponse,
@@ -48,23 +48,9 @@ def _request_body(model: type[RefineRequest]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
-        400: "A field is missing, unknown or out of its bounds, or the picture is not one",
-        401: "The key is missing or unknown",
-        413: "The body is too large",
-        415: "The body is not JSON",
-        429: "Over what this key may have at a time: try again after `Retry-After`",
-        500: "This picture could not be made",
-        503: "Overloaded, starting or about to end: try again after `Retry-After`",
-        504: "Not ready within the deadline",
-    }.items()
-}
-
 router = APIRouter(
     dependencies=[Depends(require_key)],
-    responses={200: {"model": RefineResponse}, **_REFUSALS},
+    responses={200: {"model": RefineResponse}, **REFUSALS},
     default_response_class=Response,
 )
 

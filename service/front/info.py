@@ -15,21 +15,21 @@ from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
 from service.front.health import health_of
 from service.front.refining import ROUTES, Route
-from service.front.schemas import UpscaleRequest, upscale_strength
+from service.front.schemas import KEY_REFUSALS, UpscaleRequest, upscale_strength
 
 router = APIRouter()
 
 _RETRY_AFTER_S = "5"
 
 
-@router.get("/v1/styles", dependencies=[Depends(require_key)])
+@router.get("/v1/styles", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)
 async def styles(request: Request) -> dict[str, Any]:
     """List the styles and the templates that they put a prompt into."""
     styles = front_of(request).served.styles
     return {"styles": [style.model_dump() for style in styles.values()]}
 
 
-@router.get("/v1/models", dependencies=[Depends(require_key)])
+@router.get("/v1/models", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)
 async def models(request: Request) -> dict[str, Any]:
     """List the checkpoints that are known, and which one is loaded where."""
     front = front_of(request)
@@ -48,7 +48,7 @@ async def live(request: Request) -> Response:
     return json_response(json.dumps({"live": is_live}).encode(), 200 if is_live else 503)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses={503: {"description": "Not ready, and why"}})
 async def ready(request: Request) -> Response:
     """Tell whether a picture can be made now, and if not, why not."""
     front = front_of(request)

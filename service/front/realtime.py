@@ -24,6 +24,7 @@ from service.front.frames import Hello, read_hello
 from service.front.front import Front, about_to_end, caller_of, front_of, require_key
 from service.front.origins import check_origin
 from service.front.painter import DENIED, Closing, Painter, error_content
+from service.front.schemas import KEY_REFUSALS
 from service.front.tickets import LIFETIME_S
 
 HELLO_S: Final = 5.0
@@ -45,7 +46,12 @@ class TicketResponse(BaseModel):
     expires_in_s: float = Field(description="seconds within which it must be used")
 
 
-@router.post("/v1/tickets", dependencies=[Depends(require_key)], response_model=TicketResponse)
+@router.post(
+    "/v1/tickets",
+    dependencies=[Depends(require_key)],
+    response_model=TicketResponse,
+    responses=KEY_REFUSALS,
+)
 async def tickets(request: Request) -> Response:
     """Give a ticket for one socket of `/v1/realtime`, for who should not hold the key."""
     front = front_of(request)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 from models.catalog import Checkpoint, Defaults
 from models.styles import Style, load_styles
@@ -57,7 +58,10 @@ def _printable(text: str) -> str:
     return text
 
 
-Prompt = Annotated[str, AfterValidator(_printable)]
+_PLAIN_TEXT: JsonDict = {"pattern": r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"}
+_PICTURE: JsonDict = {"format": "picture-data-url"}
+
+Prompt = Annotated[str, AfterValidator(_printable), Field(json_schema_extra=_PLAIN_TEXT)]
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
@@ -88,7 +92,8 @@ class RefineRequest(BaseModel):
     )
 
     image_data_url: str = Field(
-        description="a JPEG, PNG or WebP picture as a data URL or bare base64"
+        description="a JPEG, PNG or WebP picture as a data URL or bare base64",
+        json_schema_extra=_PICTURE,
     )
     prompt: Prompt = Field(
         max_length=MAX_PROMPT_CHARS,
@@ -99,7 +104,9 @@ class RefineRequest(BaseModel):
     width: Side | None = Field(None, description="one of 512, 640 and 1024")
     request_timestamp: (
         Annotated[
-            Annotated[str, Field(max_length=_MAX_TIMESTAMP_CHARS)] | int | float,
+            Annotated[str, Field(max_length=_MAX_TIMESTAMP_CHARS, json_schema_extra=_PLAIN_TEXT)]
+            | int
+            | float,
             AfterValidator(_finite_timestamp),
         ]
         | None
@@ -113,7 +120,7 @@ class RefineRequest(BaseModel):
     style: Name | None = Field(
         None,
         description="the name of a style, see /v1/styles",
-        json_schema_extra={"examples": [*load_styles()]},
+        json_schema_extra={"examples": [*load_styles()], "format": "style-name"},
     )
     output_format: Format | None = Field(None, description=f"one of jpeg, png and webp {_OURS}")
     output_quality: int | None = Field(
@@ -132,7 +139,9 @@ class RefineRequest(BaseModel):
         f"{_OURS}",
     )
     model_id: Name | None = Field(
-        None, description=f"the id of a checkpoint that is loaded, see /v1/models {_OURS}"
+        None,
+        description=f"the id of a checkpoint that is loaded, see /v1/models {_OURS}",
+        json_schema_extra={"format": "model-id"},
     )
     autoencoder: Autoencoder | None = Field(
         None, description=f"full or tiny: the checkpoint's own, or the fast one {_OURS}"
@@ -167,7 +176,8 @@ class InpaintRequest(RefineRequest):
     """The body of the inpainting route: a mask beside the picture."""
 
     mask_data_url: str = Field(
-        description="a picture of the same size, white where it is repainted, black where it stays"
+        description="a picture of the same size, white where it is repainted, black where it stays",
+        json_schema_extra=_PICTURE,
     )
 
 
@@ -316,6 +326,24 @@ class ErrorResponse(BaseModel):
     error: str = Field(description="a sentence that names the field and the bound")
     path: str = Field(description="where in the request, `$` for the whole", examples=["$.steps"])
     code: str = Field(examples=["validation-failed"])
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": description}
+    for status, description in {
+        400: "A field is missing, unknown or out of its bounds, or the picture is not one",
+        401: "The key is missing or unknown",
+        413: "The body is too large",
+        415: "The body is not JSON",
+        429: "Over what this key may have at a time: try again after `Retry-After`",
+        500: "This picture could not be made",
+        503: "Overloaded, starting or about to end: try again after `Retry-After`",
+        504: "Not ready within the deadline",
+    }.items()
+}
+"""How each refusal is documented, by its status."""
+
+KEY_REFUSALS: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 429)}
 
 
 Request = TypeVar("Request", bound=BaseModel)
