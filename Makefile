@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow browser bench bench-gpu docs lock train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench bench-gpu docs lock audit sbom train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -63,6 +63,18 @@ bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size rando
 docs: $(DEVELOPED)  ## write what the README generates
 	$(BIN)/python -m docs.make
 
+AUDIT := .audit/bin
+
+$(AUDIT)/pip-audit:
+	$(PYTHON) -m venv .audit
+	$(AUDIT)/python -m pip install --quiet $(PIP_ARGS) pip-audit==2.10.1 cyclonedx-bom==7.5.0
+
+audit: $(AUDIT)/pip-audit  ## known faults of what is locked; asks the registry's list of them
+	$(AUDIT)/pip-audit --requirement requirements-cuda.lock --require-hashes --disable-pip --strict
+
+sbom: $(AUDIT)/pip-audit  ## what the image is made of, as CycloneDX
+	$(AUDIT)/cyclonedx-py requirements requirements-cuda.lock --output-file sbom.json
+
 lock: $(DEVELOPED)  ## pin anew what is installed, and with hashes what goes into the image
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --universal \
@@ -73,4 +85,4 @@ train-pocket: $(DEVELOPED)  ## train the bundled checkpoint, or go on where it s
 	$(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
