@@ -9,15 +9,22 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    EulerDiscreteScheduler,
     LatentConsistencyModelImg2ImgPipeline,
     LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 VaeKind = Literal["kl", "tiny"]
 TEXT_WIDTH = 32
+BETAS: dict[str, Any] = {
+    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+}  # fmt: skip
 
 
 def write_checkpoint(
@@ -36,6 +43,61 @@ def write_checkpoint(
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    return folder
+
+
+def write_plain_checkpoint(folder: Path) -> Path:
+    """Write a checkpoint in the layout of SD 1.5: no LCM, and no guidance embedding."""
+    torch.manual_seed(1)
+    tokenizer = _tokenizer()
+    StableDiffusionPipeline(
+        vae=_lively(_autoencoder_kl()),
+        text_encoder=_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        unet=_unet(time_cond_proj_dim=None),
+        scheduler=PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def write_sdxl_checkpoint(folder: Path) -> Path:
+    """Write a checkpoint in the layout of SDXL, whose latents have a mean and a deviation."""
+    torch.manual_seed(2)
+    tokenizer = _tokenizer()
+    vae = _lively(_autoencoder_kl())
+    vae.register_to_config(latents_mean=[0.1, -0.2, 0.3, 0.0], latents_std=[0.9, 1.1, 1.2, 0.8])
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=_text_encoder(tokenizer),
+        text_encoder_2=CLIPTextModelWithProjection(_text_config(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=sdxl_unet(time_cond_proj_dim=None),
+        scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def sdxl_unet(time_cond_proj_dim: int | None) -> UNet2DConditionModel:
+    return _unet(
+        time_cond_proj_dim=time_cond_proj_dim,
+        cross_attention_dim=2 * TEXT_WIDTH,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + TEXT_WIDTH,
+        use_linear_projection=True,
+    )
+
+
+def write_taesd(folder: Path) -> Path:
+    """Write an `AutoencoderTiny` alone, as TAESD is published."""
+    torch.manual_seed(3)
+    _lively(_autoencoder_tiny()).save_pretrained(folder)
     return folder
 
 
@@ -78,7 +140,8 @@ def _spread(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _unet() -> UNet2DConditionModel:
+def _unet(**options: Any) -> UNet2DConditionModel:
+    settings: dict[str, Any] = {"cross_attention_dim": TEXT_WIDTH, "time_cond_proj_dim": 32}
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -88,10 +151,9 @@ def _unet() -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
-        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=8,
         norm_num_groups=8,
-        time_cond_proj_dim=32,
+        **settings | options,
     )
     for name, weight in unet.named_parameters():
         if "attn2.to_out" in name or "cond_proj" in name:  # else prompt and guidance hardly show
@@ -131,15 +193,18 @@ def _tokenizer() -> CLIPTokenizer:
 
 
 def _text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    ).eval()
+    return CLIPTextModel(_text_config(tokenizer)).eval()
+
+
+def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        projection_dim=TEXT_WIDTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
