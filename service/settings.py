@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         description="Seconds to keep refusing with 503 before closing, for load balancers",
     )
     max_body_bytes: int = Field(12 << 20, gt=0, description="Largest request body, else 413")
+    decode_isolation: Literal["thread", "process"] = Field(
+        "thread",
+        description="Where pictures are decoded: on `thread`s of the front, or each in a `process` "
+        "with 1 GiB and 5 s of CPU, which a fault of a codec cannot leave",
+    )
     jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of JPEG and WebP answers")
     gpu_price_per_hour: float = Field(
         0.0,

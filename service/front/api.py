@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -14,7 +15,7 @@ from service.front.answers import json_response
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
 from service.front.front import Front, caller_of, front_of, name_of, require_key
-from service.front.refining import ROUTES, Refined, Route, read, refine
+from service.front.refining import ROUTES, Asked, Refined, Route, read, refine
 from service.front.schemas import (
     REFUSALS,
     InpaintRequest,
@@ -109,9 +110,7 @@ def _shortened(request: Request, deadline_s: float) -> float:
 async def _refined(
     front: Front, route: Route, body: bytes, deadline: asyncio.Timeout, caller: str
 ) -> Response:
-    refined = await refine(
-        front, lambda: read(parse_body(body, route.request)), deadline, route.pace, caller
-    )
+    refined = await refine(front, partial(_read, body, route.request), deadline, route.pace, caller)
     with refined.stages.measure("codec"):
         content = await front.encode(lambda: _to_json(refined))
     # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.
@@ -121,6 +120,10 @@ async def _refined(
         "X-Steps-Run": str(refined.job.steps_run),
     }
     return json_response(content, headers=headers)
+
+
+def _read(body: bytes, model: type[RefineRequest]) -> Asked:
+    return read(parse_body(body, model))
 
 
 def _to_json(refined: Refined) -> bytes:

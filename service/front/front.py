@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from service.client import EngineClient
 from service.errors import Draining
 from service.front.auth import ANYBODY, Caller, KeyRing
+from service.front.decoding import Decoders
 from service.front.pacing import Cadence
 from service.front.quotas import Quotas
 from service.front.seats import Seats
@@ -46,7 +47,7 @@ class Front:
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._decoders = ThreadPoolExecutor(_NUM_CODEC_THREADS, thread_name_prefix="decode")
+        self._decoders = Decoders(settings.decode_isolation)
         self._encoders = ThreadPoolExecutor(_NUM_CODEC_THREADS, thread_name_prefix="encode")
 
     @property
@@ -88,16 +89,16 @@ class Front:
             task.cancel()
 
     async def decode(self, work: Callable[[], T]) -> T:
-        """Run `work`, which reads pictures, on one of two threads: at most two decode at once."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        """Run `work`, which reads pictures, apart from the event loop: at most two at once."""
+        return await self._decoders.run(work)
 
     async def encode(self, work: Callable[[], T]) -> T:
         """Run `work`, which writes pictures, on one of two threads of its own."""
         return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
 
     def close(self) -> None:
-        for pool in (self._decoders, self._encoders):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._decoders.close()
+        self._encoders.shutdown(wait=False, cancel_futures=True)
 
 
 def name_of(caller: Caller) -> str:
