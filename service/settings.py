@@ -141,6 +141,9 @@ class Settings(BaseSettings):
     )
     ray_cpus_per_engine: float = Field(1.0, gt=0, description="Cores of an engine on Ray")
     queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
+    open_metrics: bool = Field(
+        default=False, description="Answer `/metrics` without a key, for a scraper in the same net"
+    )
     queue_per_key: int = Field(
         16, ge=1, description="Requests of one key that may wait; more are answered 429"
     )

@@ -46,6 +46,7 @@ class Row:
     num_steps: int
     rows_per_row: int = 1  # of the UNet: guidance may double them
     step: int = 0
+    start: float = 0.0  # in its caller's share
 
     @property
     def key(self) -> Key:
@@ -188,21 +189,24 @@ class Scheduler:
 
     def _take_slot(self, entry: _Entry) -> Row:
         slot = heapq.heappop(self.free_slots)
-        row = Row(entry.job, entry.num_admitted, slot, entry.num_steps, entry.rows_per_row)
+        steps = AUTOENCODER_STEPS + entry.rows_per_row * entry.num_steps
+        start = self._shares.begin(entry.job.caller, steps * entry.job.params.step_work)
+        row = Row(
+            entry.job, entry.num_admitted, slot, entry.num_steps, entry.rows_per_row, start=start
+        )
         self._rows[slot] = row
         entry.num_admitted += 1
         if entry.has_rows_left:
             self._turns.append(entry.job.id)
-        self._shares.charge(row.job.caller, AUTOENCODER_STEPS * row.job.params.step_work)
         return row
 
     def _next_rows(self) -> list[Row]:
-        """Take the oldest unfinished row of whoever is next, and whoever of its key comes next."""
+        """Take the unfinished row with the least start, and whoever of its key comes next."""
         unfinished = [row for row in self._rows.values() if not row.is_done]
-        callers = self._shares.in_turn(row.job.caller for row in unfinished)
-        rows = [row for caller in callers for row in unfinished if row.job.caller == caller]
+        # Of rows that start equal the newest first: a newcomer goes before who has had their turn.
+        newest_first = unfinished[::-1]
+        rows = sorted(newest_first, key=lambda row: row.start)
         alike = [row for row in rows if row.key == rows[0].key]
-        batch = alike[: max(1, self.max_batch // alike[0].rows_per_row)] if alike else []
-        for row in batch:
-            self._shares.charge(row.job.caller, row.rows_per_row * row.job.params.step_work)
-        return batch
+        if rows:
+            self._shares.advance(rows[0].start)
+        return alike[: max(1, self.max_batch // alike[0].rows_per_row)] if alike else []

@@ -45,7 +45,8 @@ def install_error_handlers(app: FastAPI, check_key: Callable[[Request], None]) -
     """
 
     @app.exception_handler(RefineError)
-    async def refused(_request: Request, error: RefineError) -> Response:
+    async def refused(request: Request, error: RefineError) -> Response:
+        request.app.state.front.metrics.refused.labels(error.code).inc()
         return error_response(error)
 
     @app.exception_handler(ClientDisconnect)

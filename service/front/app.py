@@ -16,7 +16,9 @@ from service.front.answers import UnforeseenErrors, install_error_handlers
 from service.front.cors import Cors
 from service.front.front import Front, check_key_of_route
 from service.front.hosts import HostGuard
+from service.front.metrics import RequestMetrics
 from service.front.page import page_router
+from service.front.watchdog import LoopWatchdog
 from service.settings import Settings
 
 HOSTED_PREFIX = "/api/rest/v1"
@@ -29,9 +31,12 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watchdog = LoopWatchdog(front.metrics)
+        watchdog.start()
         await client.start()
         yield
         await client.stop()
+        watchdog.stop()
         front.close()
 
     app = FastAPIOffline(
@@ -46,12 +51,14 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(api.router)
     app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(info.router)
+    app.include_router(info.metrics_router(is_open=settings.open_metrics))
     app.include_router(realtime.router)
     app.include_router(page_router())
     app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)
     if settings.origins():
         app.add_middleware(Cors, origins=settings.origins())
+    app.add_middleware(RequestMetrics, metrics=front.metrics)
     app.add_middleware(AccessLog)  # outermost: the last one added
     install_error_handlers(app, check_key_of_route)
     return app

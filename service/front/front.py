@@ -18,6 +18,7 @@ from service.client import EngineClient
 from service.errors import Draining
 from service.front.auth import ANYBODY, Caller, KeyRing
 from service.front.decoding import Decoders
+from service.front.metrics import Metrics
 from service.front.pacing import Cadence
 from service.front.quotas import Quotas
 from service.front.seats import Seats
@@ -40,6 +41,7 @@ class Front:
         self.keys = KeyRing(settings.keys(), settings.keys_file, settings.limits())
         self.quotas = Quotas()
         self.served = Served.of(settings)
+        self.metrics = Metrics(lambda: client.health)
         self.is_draining = False
         self.tickets: TicketBox[Caller] = TicketBox()
         self.seats = Seats(settings.max_sockets, settings.max_sockets_per_key)

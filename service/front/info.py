@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -35,6 +36,19 @@ async def models(request: Request) -> dict[str, Any]:
     front = front_of(request)
     known = {**front.served.checkpoints, **load_catalog()}
     return {"models": [_describe(checkpoint, front) for checkpoint in known.values()]}
+
+
+def metrics_router(*, is_open: bool) -> APIRouter:
+    """Return the route that Prometheus reads; it needs a key unless it is open."""
+    metrics_router = APIRouter(dependencies=[] if is_open else [Depends(require_key)])
+
+    @metrics_router.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        """Tell Prometheus what was counted."""
+        content = generate_latest(front_of(request).metrics.registry)
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
+
+    return metrics_router
 
 
 @router.get("/health/live")

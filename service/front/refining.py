@@ -113,6 +113,7 @@ async def refine(
     stages.add_engine(finished)
     with stages.measure("codec"):
         pictures, job = await front.encode(lambda: _write(front, asked, params, finished))
+    front.metrics.count_stages(stages.elapsed_ms)
     return Refined(pictures, asked.request.output_format or "jpeg", job, stages)
 
 

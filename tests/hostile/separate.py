@@ -76,5 +76,5 @@ if __name__ == "__main__":
     configure_logging("json")
     logging.disable(logging.CRITICAL)
     with running_server(Forgetful()) as address:
-        print(address, flush=True)  # noqa: T201 - whoever started it waits for this line
+        print(address, flush=True)
         sys.stdin.read()

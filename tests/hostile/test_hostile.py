@@ -105,4 +105,4 @@ def test_ten_thousand_damaged_pictures(server: Separate, http: httpx.Client) -> 
 
 
 def tell(line: str) -> None:
-    print(line)  # noqa: T201 - pytest -s shows the figures
+    print(line)

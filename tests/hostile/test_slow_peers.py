@@ -93,7 +93,7 @@ def test_a_thousand_slow_peers_are_let_go() -> None:
             beside += seconds_of_requests(http, 10)
         closed_s = time.monotonic() - started
         p99 = [1000 * statistics.quantiles(times, n=100)[98] for times in (alone, beside)]
-        print(  # noqa: T201 - pytest -s shows the figures
+        print(
             f"{NUM_PEERS} slow peers closed in {closed_s:.1f} s; "
             f"good p99 {p99[0]:.1f} ms alone, {p99[1]:.1f} ms beside them"
         )
