@@ -125,6 +125,32 @@ def test_a_newcomer_among_a_flood_runs_at_the_next_step(max_batch: int) -> None:
     assert all(rows[0].job.id == "lone" for rows in steps[:3])
 
 
+def test_beside_a_flood_a_lone_caller_waits_no_more_than_twice() -> None:
+    """Counted in steps, which no other work on the machine disturbs: 100 jobs, one at a time."""
+    rng = random.Random(0)
+    scheduler = Scheduler(max_batch=1, max_waiting=10_000)
+    for number in range(1500):
+        scheduler.add(job(f"flood-{number}", caller="a"), num_steps=4, now=0)
+    taken: list[int] = []
+    while len(taken) < 100:
+        for _ in range(rng.randint(10, 30)):
+            _run_step(scheduler)
+        scheduler.add(job("lone", caller="b"), num_steps=4, now=0)
+        steps = 1
+        while not _run_step(scheduler) & {"lone"}:
+            steps += 1
+        taken.append(steps)
+    assert max(taken) <= 2 * 4
+
+
+def _run_step(scheduler: Scheduler) -> set[str]:
+    """Run a step; return the jobs, of one row each, that are done with it."""
+    done = scheduler.advance(scheduler.schedule(0).running)
+    for row in done:
+        scheduler.remove(row.job.id)
+    return {row.job.id for row in done}
+
+
 def test_a_batch_that_was_too_large_is_halved_for_good() -> None:
     """After the device has run out of memory fewer rows share a step, and all still run."""
     scheduler = Scheduler(max_batch=4, max_waiting=8)
