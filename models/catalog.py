@@ -47,7 +47,11 @@ class LiveDefaults(BaseModel):
 
 
 class Checkpoint(BaseModel):
-    """A row of `catalog.toml`, or what is assumed of a folder or hub id without a row."""
+    """A row of `catalog.toml`, or what is assumed of a folder or hub id without a row.
+
+    `unet`, `vae`, `tiny` and `lora` are parts from elsewhere: a path, or a hub id
+    `ORG/NAME[@REVISION]`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,9 +60,19 @@ class Checkpoint(BaseModel):
     source: str
     revision: str | None = None
     licence: str = "unknown"
+    unet: str | None = None
+    vae: str | None = None
+    tiny: str | None = None
+    lora: str | None = None
     guidance_trained: tuple[float, float] | None = None
+    guidance_range: tuple[float, float] = (1.0, 2.0)
     defaults: Defaults = Defaults()
     live: LiveDefaults = LiveDefaults()
+
+    def parts(self) -> dict[str, str]:
+        """Return the parts that come from elsewhere, by name."""
+        sources = {"unet": self.unet, "vae": self.vae, "tiny": self.tiny, "lora": self.lora}
+        return {name: source for name, source in sources.items() if source is not None}
 
     def defaults_of(self, pace: Pace) -> Defaults:
         """Return the defaults of a route that wants quality, or of one that wants speed."""

@@ -87,7 +87,8 @@ def serve(
     )
     _check_keys(settings)
     configure_logging(settings.log_format)
-    _find_files(settings.model, pull=pull)
+    for name in settings.model_names():
+        _find_files(name, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
     server.run()
     if server.failure:
@@ -201,7 +202,7 @@ def inspect(
 def styles() -> None:
     """List the styles and what each adds to a prompt."""
     table = Table("name", "title", "prompt")
-    for style in load_styles().values():
+    for style in load_styles(_settings().styles).values():
         table.add_row(style.name, style.title, style.prompt)
     _out.print(table)
 
@@ -281,6 +282,7 @@ def _find_files(model: str, *, pull: bool) -> None:
     if pull:
         hub.pull(checkpoint)
     hub.local_folder(checkpoint)
+    hub.local_parts(checkpoint)
 
 
 def _client(settings: Settings) -> Any:

@@ -38,6 +38,8 @@ class EngineSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "pocket"
+    models: tuple[str, ...] = ()
+    styles: str = ""
     device: str = "auto"
     dtype: DtypeName = "auto"
     max_batch: int = 0
@@ -96,6 +98,14 @@ class Settings(BaseSettings):
     model: str = Field(
         "pocket",
         description="Checkpoint: a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`",
+    )
+    models: str = Field(
+        "",
+        description="Several checkpoints, comma-separated, in the place of `REFINE_MODEL`: chosen "
+        "by `modelId`, the first by default",
+    )
+    styles: str = Field(
+        "", description="A TOML file with styles of your own, see `models/styles.toml`"
     )
     device: str = Field(
         "auto",
@@ -212,13 +222,20 @@ class Settings(BaseSettings):
         """Return the devices that get an engine each."""
         return [device.strip() for device in self.device.split(",")]
 
+    def model_names(self) -> tuple[str, ...]:
+        """Return the checkpoints to load, the default first."""
+        names = [name.strip() for name in self.models.split(",") if name.strip()]
+        return tuple(dict.fromkeys(names)) or (self.model,)
+
     def engines(self) -> list[EngineSettings]:
         """Return the part that an engine process needs, for each device."""
         devices = self.devices()
         shared = max(1, (os.cpu_count() or 1) // len(devices)) if len(devices) > 1 else 0
         return [
             EngineSettings(
-                model=self.model,
+                model=self.model_names()[0],
+                models=self.model_names(),
+                styles=self.styles,
                 device=device,
                 dtype=self.dtype,
                 max_batch=self.max_batch,

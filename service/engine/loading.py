@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import diffusers
+import psutil
 import torch
 import transformers
 
-from models.catalog import find_checkpoint
+from models.catalog import Checkpoint, CheckpointError, find_checkpoint
 from models.device import pick_device, pick_dtype
 from models.graphs import CUDA_BUCKETS, CudaGraphs
-from models.hub import local_folder
-from models.loader import CheckpointFiles, load_pipeline
+from models.hub import local_folder, local_parts
+from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
+from models.styles import load_styles
+from models.weights import num_parameters, weights_in
 from service.engine.compiler import Compiler
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
@@ -54,15 +57,52 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     device, dtype = _place(settings)
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
-    checkpoint = find_checkpoint(settings.model)
-    pipeline = load_pipeline(
-        CheckpointFiles(local_folder(checkpoint)),
-        device=device,
-        dtype=dtype,
-        max_batch=_max_batch(settings, device),
-        is_compiled=settings.compile != "off",
-    )
-    return {checkpoint.name: pipeline}
+    pipelines = {}
+    found = [find_checkpoint(model) for model in settings.models or (settings.model,)]
+    _check_memory(found, device, dtype)
+    for checkpoint in found:
+        folder = local_folder(checkpoint)
+        pipelines[checkpoint.name] = load_pipeline(
+            CheckpointFiles(folder, **local_parts(checkpoint)),
+            device=device,
+            dtype=dtype,
+            adapters=_adapters(folder, settings.styles),
+            max_batch=_max_batch(settings, device),
+            guidance_range=checkpoint.guidance_range,
+            is_compiled=settings.compile != "off",
+        )
+    return pipelines
+
+
+def _check_memory(checkpoints: Sequence[Checkpoint], device: str, dtype: torch.dtype) -> None:
+    """Raise CheckpointError where the weights of all checkpoints do not fit, before any loads."""
+    count = 0
+    for checkpoint in checkpoints:
+        for folder in (local_folder(checkpoint), *local_parts(checkpoint).values()):
+            count += sum(num_parameters(path) for path in weights_in(folder))
+    needed_bytes = count * dtype.itemsize
+    if device == "cpu":
+        free_bytes = psutil.virtual_memory().available
+    else:
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+    if needed_bytes > free_bytes:
+        names = ", ".join(checkpoint.name for checkpoint in checkpoints)
+        raise CheckpointError(
+            f"the weights of {names} take {needed_bytes / 1e9:.1f} GB in {dtype}, and {device} has "
+            f"{free_bytes / 1e9:.1f} GB free: serve fewer checkpoints, or a smaller REFINE_DTYPE"
+        )
+
+
+def _adapters(folder: Path, styles: str) -> dict[str, Adapter]:
+    """Return the LoRAs of the styles: the checkpoint's own `loras/STYLE.safetensors`, or theirs."""
+    found = {}
+    for style in load_styles(styles).values():
+        own = folder / "loras" / f"{style.name}.safetensors"
+        if own.is_file():
+            found[style.name] = Adapter(own, style.lora_weight)
+        elif style.lora is not None:
+            found[style.name] = Adapter(Path(style.lora), style.lora_weight)
+    return found
 
 
 def _place(settings: EngineSettings) -> tuple[str, torch.dtype]:

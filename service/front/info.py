@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from models.catalog import Checkpoint, load_catalog
+from models.styles import Style
 from service.client import EngineHealth
 from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
@@ -27,7 +28,12 @@ _RETRY_AFTER_S = "5"
 async def styles(request: Request) -> dict[str, Any]:
     """List the styles and the templates that they put a prompt into."""
     styles = front_of(request).served.styles
-    return {"styles": [style.model_dump() for style in styles.values()]}
+    return {"styles": [_told(style) for style in styles.values()]}
+
+
+def _told(style: Style) -> dict[str, Any]:
+    """Tell of a style, but not where its LoRA lies on this machine."""
+    return {**style.model_dump(exclude={"lora"}), "has_lora": style.lora is not None}
 
 
 @router.get("/v1/models", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)

@@ -24,9 +24,9 @@ class Served:
 
     @classmethod
     def of(cls, settings: Settings) -> Served:
-        """Read the tables. Raises CheckpointError for a checkpoint that nobody knows."""
-        found = find_checkpoint(settings.model)
-        return cls({found.name: found}, load_styles())
+        """Read the tables. Raises CheckpointError for a checkpoint or styles that are none."""
+        found = [find_checkpoint(model) for model in settings.model_names()]
+        return cls({row.name: row for row in found}, load_styles(settings.styles))
 
     @property
     def default(self) -> Checkpoint:

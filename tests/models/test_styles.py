@@ -70,3 +70,37 @@ def test_each_style_gives_a_picture_of_its_own() -> None:
     for name in NAMES[1:]:
         difference = np.abs(pictures[name].astype(int) - pictures["NONE"]).mean()
         assert difference > 1, name
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[MINE]\ntitle = "Mine"\nprompt = "no place"\n', "line 3: MINE: prompt: .*exactly once"),
+        ('[MINE]\ntitle = "Mine"\n', "line 1: MINE: prompt: Field required"),
+        ('\n[A]\ntitle="A"\nprompt="{prompt}"\nguidance = 99\n', "line 5: A: guidance: .*20"),
+        ('[A]\ntitle="A"\nprompt="{prompt}"\ncolour = 1\n', "line 4: A: colour: Extra"),
+        ('[A\ntitle="A"', "styles.toml: .*line 1"),
+    ],
+)
+def test_a_faulty_file_of_styles_names_line_and_field(
+    text: str, sentence: str, tmp_path: Path
+) -> None:
+    """The server does not start on it, and the operator reads where it is wrong."""
+    (tmp_path / "styles.toml").write_text(text)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_styles(str(tmp_path / "styles.toml"))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_styles(str(tmp_path / "nothing.toml"))
+
+
+def test_own_styles_join_ours(tmp_path: Path) -> None:
+    """A file adds styles and replaces ours by name; a LoRA is found beside the file."""
+    path = tmp_path / "styles.toml"
+    path.write_text(
+        '[MINE]\ntitle = "Mine"\nprompt = "{prompt}, mine"\nlora = "a.safetensors"\n'
+        '[ANIME]\ntitle = "Anime"\nprompt = "{prompt}, drawn"\nstrength = 0.7\n'
+    )
+    styles = load_styles(str(path))
+    assert styles["MINE"].lora == str(tmp_path / "a.safetensors")
+    assert styles["ANIME"].apply("a boat") == "a boat, drawn"
+    assert set(load_styles()) < set(styles)
