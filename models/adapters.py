@@ -46,6 +46,7 @@ class Routing:
 class AdaptedLayer(nn.Module):
     """A layer and what each slot adds to it: `down` [S, r, in, ...], `up` [S, out, r]."""
 
+    index: torch.Tensor
     down: torch.Tensor
     up: torch.Tensor
 
@@ -55,6 +56,8 @@ class AdaptedLayer(nn.Module):
         self.routing = routing
         out, *rest = base.weight.shape
         like = {"dtype": base.weight.dtype, "device": base.weight.device}
+        # A buffer, so that an exported graph reads it in place rather than keep today's.
+        self.register_buffer("index", routing.index, persistent=False)
         self.register_buffer("down", torch.zeros(num_slots, rank, *rest, **like), persistent=False)
         self.register_buffer("up", torch.zeros(num_slots, out, rank, **like), persistent=False)
 
@@ -62,7 +65,7 @@ class AdaptedLayer(nn.Module):
         output: torch.Tensor = self.base(hidden)
         if not self.routing.is_active:
             return output
-        index = self.routing.index[: hidden.shape[0]]  # [B]
+        index = self.index[: hidden.shape[0]]  # [B]
         down, up = self.down[index], self.up[index]  # [B, r, in, ...], [B, out, r]
         if isinstance(self.base, nn.Conv2d):
             low = self._convolve(hidden, down)  # [B, r, h * w]

@@ -69,7 +69,9 @@ def load_package(path: Path, module: nn.Module) -> Callable[..., torch.Tensor]:
         raise CheckpointError(f"{path.name} and its folder may be written by their owner alone")
     # "single-threaded": without the locks and events that a captured graph cannot hold.
     loaded: Any = aoti_load_package(str(path), run_single_threaded=True)
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    parts = (module.named_parameters, module.named_buffers)
+    # Under each of its names: the adapted layers share their index.
+    tensors = {name: tensor for part in parts for name, tensor in part(remove_duplicate=False)}
     given = {name: tensors[name] for name in loaded.get_constant_fqns()}
     loaded.load_constants(given, check_full_update=True, user_managed=True)
 

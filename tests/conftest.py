@@ -6,11 +6,23 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 
 # Tiny models gain nothing from threads, and lose much where other work shares the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that reached for the hub would hang, not fail
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# Structlog's own default draws each trace with its variables, which takes seconds.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.dev.ConsoleRenderer(
+            colors=False, exception_formatter=structlog.dev.plain_traceback
+        ),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

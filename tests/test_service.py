@@ -161,9 +161,10 @@ def test_a_request_outlives_its_engine(service: Served) -> None:
 
 def test_a_caller_who_goes_frees_the_engine(tiny_checkpoint: Path) -> None:
     """When the connection closes in the middle of a request, its job is aborted in the engine."""
-    client = LocalEngineClient(EngineSettings(model=str(tiny_checkpoint)))
+    model = str(tiny_checkpoint)
+    client = LocalEngineClient(EngineSettings(model=model))
     content = json.dumps(body(steps=16, strength=1.0, height=1024, width=1024)).encode()
-    with running_server(client) as url:
+    with running_server(client, model=model) as url:
         wait_until(lambda: client.health.state == "serving", START_S)
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -339,7 +340,7 @@ def test_refine_writes_a_picture_and_tells_its_seed(tiny_checkpoint: Path, tmp_p
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stderr
     told = re.sub(r"\s+", " ", ended.stderr)
-    assert "seed 5, 4 steps" in told
+    assert "seed 5, 8 steps" in told
     for stage in ("queue", "text", "encode", "denoise", "vae"):
         assert f"{stage} " in told
     with Image.open(out) as image:

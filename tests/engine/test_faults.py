@@ -21,7 +21,6 @@ from service.engine.engine import Engine
 from service.engine.faults import SickDevice, is_out_of_memory, is_sticky
 from service.engine.scheduler import Scheduler
 from service.jobs import Failed, Finished, Job
-from service.logs import configure_logging
 from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
 
 SIDE = 64
@@ -43,12 +42,6 @@ class HookedPipeline(Pipeline):
         if "poison" in prompt:
             raise ValueError("a prompt that cannot be encoded")
         return super().encode_prompt(prompt, *others, **named)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plain_log() -> None:
-    """Structlog's own default draws each trace with its variables, which takes seconds."""
-    configure_logging("json")
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,12 @@ from torch._dynamo.testing import CompileCounter
 
 from models.adapters import MAX_RANK, AdapterBank
 from models.catalog import CheckpointError
+from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.lora import Lora, LowRank, fuse, read_lora
+from models.packages import compile_package, load_package, package_path
 from models.pipeline import Pipeline
 from tests.engine.runs import load
-from tests.models.loras import EVERYWHERE, random_factors, write_lora
+from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
 
 TOLERANCE = 1e-5
 
@@ -153,3 +155,34 @@ def test_a_rank_beyond_the_padding_is_refused() -> None:
     huge = {"unet.0": LowRank(torch.zeros(rank, 4), torch.zeros(4, rank))}
     with pytest.raises(CheckpointError, match="huge: a LoRA of rank 129"):
         AdapterBank({"unet": layer}, {"huge": huge}, device=torch.device("cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
+def test_a_package_reads_adapters_in_place(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Compiled ahead of time, one package serves any adapters of any rows, and none."""
+    unet = load(tiny_checkpoint).unet
+    adapters = {
+        f"lora-{seed}": Adapter(
+            write_lora(
+                tmp_path / f"{seed}.safetensors",
+                {"unet": random_factors(unet, ATTENTION, rank=2 + seed, seed=seed)},
+            )
+        )
+        for seed in range(3)
+    }
+    pipeline = load_pipeline(
+        CheckpointFiles(tiny_checkpoint),
+        device="cpu",
+        dtype=torch.float32,
+        adapters=adapters,
+        is_compiled=True,
+    )
+    ((forward, given),) = pipeline.forwards(64, 64, 2)
+    path = package_path(tmp_path / "packages", forward.name, forward.module, given)
+    compile_package(forward.module, given, path)
+    run = load_package(path, forward.module)
+    with torch.inference_mode():
+        for names in (["lora-0", "lora-1"], ["lora-2", ""], ["", ""], ["lora-1", "lora-0"]):
+            pipeline.adapters.select(names)
+            torch.testing.assert_close(run(*given), forward.module(*given), atol=1e-5, rtol=1e-5)
