@@ -226,7 +226,7 @@ def _load_schedule(files: CheckpointFiles, index: dict[str, Any]) -> LCMSchedule
     if name not in _BETAS or (name != "LCMScheduler" and not is_joined):
         raise CheckpointError(
             f"{folder.name}: the scheduler is a {name}, not an LCMScheduler: this is no latent "
-            "consistency model; `instant-refine models add` can join an LCM-LoRA to it"
+            "consistency model; a row of models/catalog.toml can join an LCM-LoRA to it"
         )
     config = _read_json(folder / "scheduler" / "scheduler_config.json")
     try:
