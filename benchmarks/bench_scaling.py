@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_scaling
 
-Lanes in turn, A-B-C-A-B-C, each the whole service as `instant-refine serve` starts it, on the
-bundled checkpoint at 512 x 512 with 4 steps: one engine with one thread and one client (what the
-model is given), one engine with all threads, and two engines with a thread each, both with
-8 clients. Writes a row to `results/scaling.csv` and ends in a line of JSON.
+Lanes in turn, each the whole service as `instant-refine serve` starts it, on the bundled checkpoint
+at 512 x 512 with 4 steps: one engine with one thread and one client (what the model is given); with
+8 clients, one engine with all threads, and two engines with a thread each; and the same on Ray, one
+replica and two. Writes a row to `results/scaling.csv` and ends in a line of JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from benchmarks.conditions import append_row, conditions
 
 _RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 _READY_S = 120.0
+_ON_RAY = {"REFINE_RAY": "local", "REFINE_RAY_CPUS_PER_ENGINE": "0.5", "REFINE_NUM_THREADS": "1"}
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def _wait_until_ready(url: str) -> None:
 def lane(clients: int, seconds: float, **settings: str) -> dict[str, float]:
     """Return pictures a second, and core seconds a picture of the front and of the engines."""
     with served(**settings) as (url, front):
-        engines = front.children()
+        engines = front.children()  # on Ray: what of the cluster this process has started
         before = _core_s([front]), _core_s(engines)
         load = run_json(
             "benchmarks.load", url, "--clients", str(clients), "--seconds", str(seconds)
@@ -101,6 +102,8 @@ def measure(rounds: int, seconds: float) -> dict[str, float]:
         "alone": (1, {"REFINE_NUM_THREADS": "1"}),
         "one": (8, {}),
         "two": (8, {"REFINE_DEVICE": "cpu,cpu", "REFINE_NUM_THREADS": "1"}),
+        "ray_one": (8, {**_ON_RAY, "REFINE_RAY_MIN_ENGINES": "1"}),
+        "ray_two": (8, {**_ON_RAY, "REFINE_RAY_MIN_ENGINES": "2"}),
     }
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in lanes}
     with Progress(console=Console(stderr=True)) as progress:
@@ -118,6 +121,10 @@ def measure(rounds: int, seconds: float) -> dict[str, float]:
         "one_engine_pictures_per_s": means["one"]["pictures_per_s"],
         "two_engines_pictures_per_s": means["two"]["pictures_per_s"],
         "two_against_one": means["two"]["pictures_per_s"] / means["one"]["pictures_per_s"],
+        "ray_one_pictures_per_s": means["ray_one"]["pictures_per_s"],
+        "ray_two_pictures_per_s": means["ray_two"]["pictures_per_s"],
+        "ray_two_against_one": means["ray_two"]["pictures_per_s"]
+        / means["ray_one"]["pictures_per_s"],
         "two_engines_predicted": predicted,
         "measured_against_predicted": means["two"]["pictures_per_s"] / predicted,
         "front_core_ms": 1000 * means["alone"]["front_core_s"],
