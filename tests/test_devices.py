@@ -31,7 +31,7 @@ def test_a_killed_engine_loses_no_request(tiny_checkpoint: Path) -> None:
     """
     with served(tiny_checkpoint, REFINE_DEVICE="cpu,cpu") as service:
         wait_until(lambda: num_serving(service) == 2, START_S)
-        expected = [service.refine(seed=seed).json() for seed in range(4)]
+        expected = [service.refine(seed=seed, steps=4).json() for seed in range(4)]
         victim = engine_pids(service)[0]
         with ThreadPoolExecutor(8) as users:
             answers = [users.submit(service.refine, seed=n % 4, steps=4) for n in range(48)]

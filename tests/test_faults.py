@@ -41,7 +41,7 @@ def service() -> Iterator[Faked]:
         pytest.param("exit 3", "crashed", marks=pytest.mark.slow),
         pytest.param("garbage", "garbage", marks=pytest.mark.slow),
         pytest.param("hang", "hung-step", marks=pytest.mark.slow),
-        pytest.param("stop", "silent", marks=pytest.mark.slow),
+        pytest.param("stop", "hung-step", marks=pytest.mark.slow),
     ],
 )
 def test_however_an_engine_ends_another_one_serves(
