@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow browser bench bench-gpu docs lock audit sbom train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench bench-gpu soak docs lock audit sbom train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -59,6 +59,11 @@ bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size rando
 	test -d .bench-cache/sd15 || $(BIN)/python -m benchmarks.random_checkpoint sd15 .bench-cache/sd15
 	$(BIN)/python -m benchmarks.bench_peers --device cuda --dtype float16 --compiled \
 	  --checkpoint .bench-cache/sd15 --rounds 50 --users 16 --max-batch 16 --budget 240
+
+SECONDS ?= 1800
+
+soak: $(DEVELOPED)  ## half an hour of mixed load; fails where memory, threads or files grow
+	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(SOAK_ARGS)
 
 docs: $(DEVELOPED)  ## write what the README generates
 	$(BIN)/python -m docs.make

@@ -31,6 +31,7 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.messages import Ready
 from service.settings import EngineSettings
+from tests.leak import leak
 
 FAULTS = ("", "fail", "nan", "oom", "sick", "hang", "stop", "exit", "segfault", "garbage")
 _SCALE = 8
@@ -109,6 +110,7 @@ def _strike(fault: str, argument: int) -> None:
 
 def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     """Make an engine that sleeps; FAKE_LOAD_S is how long it takes to load."""
+    leak("engine")
     time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
     max_batch = settings.max_batch or 1
     scheduler = Scheduler(max_batch=max_batch, max_waiting=settings.max_waiting + max_batch)

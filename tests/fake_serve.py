@@ -17,6 +17,7 @@ from service.logs import configure_logging
 from service.process import WorkerProcess
 from service.settings import Settings
 from service.supervisor import Patience
+from tests.leak import leak
 
 ENGINE = "tests.fake_engine"
 
@@ -25,6 +26,7 @@ def main() -> None:
     if "FAKE_FILE_LIMIT" in os.environ:  # a full disk, for this process and its engine
         limit = int(os.environ["FAKE_FILE_LIMIT"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    leak("front")
     settings = Settings()
     configure_logging(settings.log_format)
     client = LocalEngineClient(

@@ -1,0 +1,112 @@
+"""What a service meets in a day, in small: painters, hostile callers, callers who go, scrapes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import httpx
+
+from service.front.dataurl import to_data_url
+from service.live import LiveClient
+from tests.front.golden import WHOLE
+from tests.hostile.corpus import GOOD, bodies, files, texts
+
+ROUTES = ("/lcm-instant-refine", "/generations-lcm")
+_JSON = {"content-type": "application/json"}
+_ANSWER_S = 120.0
+
+
+def hostile_bodies() -> list[bytes]:
+    pictures = [to_data_url(data, "png") for data in files().values()]
+    wrapped = [request(imageDataUrl=url) for url in [*pictures, *texts().values()]]
+    return [*wrapped, *bodies().values()]
+
+
+def request(**fields: object) -> bytes:
+    return json.dumps({"imageDataUrl": GOOD, "prompt": "a boat", **fields}).encode()
+
+
+class Mix:
+    """Callers of each kind, a few at a time; `counts` holds what they were answered."""
+
+    def __init__(self, url: str, pace_s: float) -> None:
+        self._url, self._pace_s = url, pace_s
+        self._rng = random.Random(6)
+        self._hostile = hostile_bodies()
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    async def run(self) -> None:
+        """Call until cancelled."""
+        async with httpx.AsyncClient(base_url=self._url, timeout=_ANSWER_S) as http:
+            callers = [(self._good, 1.0), (self._good, 1.0), (self._bad, 4.0), (self._gone, 4.0)]
+            async with asyncio.TaskGroup() as tasks:
+                for caller, pace in [*callers, (self._session, 10.0), (self._scrape, 20.0)]:
+                    tasks.create_task(self._again(caller, http, pace * self._pace_s))
+
+    async def _again(
+        self, caller: Callable[[httpx.AsyncClient], Awaitable[None]], http: httpx.AsyncClient,
+        pace_s: float,
+    ) -> None:  # fmt: skip
+        while True:
+            await caller(http)
+            await asyncio.sleep(pace_s * self._rng.uniform(0.5, 1.5))
+
+    async def _good(self, http: httpx.AsyncClient) -> None:
+        content = request(seed=self._rng.randrange(1000), prompt=f"boat {self._rng.random()}")
+        await self._post(http, "good", content)
+
+    async def _bad(self, http: httpx.AsyncClient) -> None:
+        await self._post(http, "hostile", self._rng.choice(self._hostile))
+
+    async def _post(self, http: httpx.AsyncClient, kind: str, content: bytes) -> None:
+        try:
+            answer = await http.post(self._rng.choice(ROUTES), content=content, headers=_JSON)
+            self.counts[kind, str(answer.status_code)] += 1
+        except httpx.TransportError as error:
+            self.counts[kind, type(error).__name__] += 1
+
+    async def _gone(self, http: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(self._rng.uniform(0, 0.3)):
+                await http.post(ROUTES[0], content=request(steps=8), headers=_JSON)
+        except (TimeoutError, httpx.TransportError):
+            self.counts["disconnect", "gone"] += 1
+        else:
+            self.counts["disconnect", "answered"] += 1
+
+    async def _session(self, _: httpx.AsyncClient) -> None:
+        try:
+            async with asyncio.timeout(_ANSWER_S), LiveClient(self._url) as live:
+                for _number in range(3):
+                    seed = self._rng.randrange(1000)
+                    live.send(WHOLE["jpeg"], prompt="a boat", seed=seed)
+                    answer = await anext(aiter(live))
+                    self.counts["session", answer.kind] += 1
+        except TimeoutError:
+            self.counts["session", "no answer"] += 1
+
+    async def _scrape(self, http: httpx.AsyncClient) -> None:
+        try:
+            status = str((await http.get("/metrics")).status_code)
+        except httpx.TransportError as error:
+            status = type(error).__name__
+        self.counts["scrape", status] += 1
+
+    def failures(self) -> list[str]:
+        """Tell which answers a sound service would not have given."""
+        told = []
+        for (kind, answer), count in self.counts.items():
+            is_wrong = {
+                "good": answer != str(HTTPStatus.OK),
+                "hostile": not answer.isdigit() or int(answer) >= HTTPStatus.INTERNAL_SERVER_ERROR,
+                "session": answer not in {"result", "replaced"},
+                "scrape": answer != str(HTTPStatus.OK),
+            }.get(kind, False)
+            if is_wrong:
+                told.append(f"{count} x {kind}: {answer}")
+        return told
