@@ -1,4 +1,4 @@
-"""A leak to be found: FAKE_LEAK=front or engine, two megabytes a second that are never let go."""
+"""A leak to be found, of two megabytes a second: FAKE_LEAK=front, engine or `front engine`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _KEPT: list[bytes] = []
 
 
 def leak(process: str) -> None:
-    """Leak from now on, if this process is the one named."""
-    if os.environ.get("FAKE_LEAK") == process:
+    """Leak from now on, if this process is named."""
+    if process in os.environ.get("FAKE_LEAK", "").split():
         threading.Thread(target=_leak, daemon=True).start()
 
 
