@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -86,5 +87,7 @@ def test_the_wire_is_the_same_in_processes() -> None:
 def test_threads_are_the_default(route: str) -> None:
     """Without a setting no process is started for a picture."""
     engine = FakeEngineClient()
+    before = set(multiprocessing.active_children())
     with running_server(engine) as url, Api(url, engine) as api:
         assert api.refine(route).status_code == 200
+        assert set(multiprocessing.active_children()) == before
