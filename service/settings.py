@@ -178,7 +178,7 @@ class Settings(BaseSettings):
     decode_isolation: Literal["thread", "process"] = Field(
         "thread",
         description="Where pictures are decoded: on `thread`s of the front, or each in a `process` "
-        "with 1 GiB and 5 s of CPU, which a fault of a codec cannot leave",
+        "with 1 GiB, 5 s of CPU and 15 s in all, which a fault of a codec cannot leave",
     )
     jpeg_quality: int = Field(90, ge=1, le=100, description="Quality of JPEG and WebP answers")
     gpu_price_per_hour: float = Field(

@@ -17,9 +17,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from service.engine.shares import Shares
 from service.errors import QueueFull
 from service.jobs import AUTOENCODER_STEPS
+from service.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

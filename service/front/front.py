@@ -90,9 +90,9 @@ class Front:
         for task in self._active:
             task.cancel()
 
-    async def decode(self, work: Callable[[], T]) -> T:
-        """Run `work`, which reads pictures, apart from the event loop: at most two at once."""
-        return await self._decoders.run(work)
+    async def decode(self, work: Callable[[], T], caller: str = "") -> T:
+        """Run `work`, which reads a caller's pictures, apart from the event loop: two at once."""
+        return await self._decoders.run(work, caller)
 
     async def encode(self, work: Callable[[], T]) -> T:
         """Run `work`, which writes pictures, on one of two threads of its own."""

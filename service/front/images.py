@@ -7,8 +7,9 @@ functions block for a millisecond to half a second: call them in a thread, not o
 from __future__ import annotations
 
 import io
-import threading
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,12 +36,14 @@ from service.jobs import Pixels
 __all__ = [
     "Format",
     "ImageLimits",
+    "LargePicture",
     "Metadata",
     "Pixels",
     "decode_data_url",
     "decode_image",
     "encode_image",
     "fit_cover",
+    "only_small",
     "read_metadata",
     "read_picture",
     "shown_size",
@@ -65,9 +68,23 @@ _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 _REDUCING_GAP: Final = 2
 
 # Memory is bounded by number as well as by size: a WebP at the pixel cap takes 260 MB to decode, so
-# those that need more than this go one at a time, whatever number of threads decode.
+# those that need more than this wait for a turn at which no other such is decoded.
 _LARGE_BYTES: Final = 64 * 2**20
-_one_large: Final = threading.Lock()
+_takes_large: Final = ContextVar("takes_large", default=True)
+
+
+class LargePicture(Exception):
+    """A picture that takes much memory, met within `only_small`; nothing of it was decoded."""
+
+
+@contextmanager
+def only_small() -> Iterator[None]:
+    """Raise LargePicture within, rather than decode a picture that takes over 64 MB."""
+    before = _takes_large.set(False)
+    try:
+        yield
+    finally:
+        _takes_large.reset(before)
 
 
 def read_picture(
@@ -204,9 +221,10 @@ def _load(
         height, width = measure(data, limits)
         _check_size(height, width, path, limits)
         container = strip(data, limits)
-        with _memory_turn(sniff(data), height * width, container):
-            return _decode(container, (height, width), at_least, backdrop)
-    except RefineError:
+        if not _takes_large.get() and _is_large(sniff(data), height * width, container):
+            raise LargePicture
+        return _decode(container, (height, width), at_least, backdrop)
+    except (RefineError, LargePicture):
         raise
     except MalformedError as malformed:
         raise ImageInvalid(f"{field} {malformed}", path=path) from None
@@ -224,15 +242,13 @@ def _check_size(height: int, width: int, path: str, limits: ImageLimits) -> None
         raise ImageTooLarge(f"{field} may have at most {bounds}", path=path)
 
 
-def _memory_turn(
-    file_format: Format, num_pixels: int, container: Container
-) -> AbstractContextManager[object]:
-    """What to hold while decoding: a lock if that takes much memory, else nothing."""
+def _is_large(file_format: Format, num_pixels: int, container: Container) -> bool:
+    """Tell whether decoding takes so much memory that it must not happen twice at once."""
     # Measured at 4096 x 4096, per pixel: the picture itself takes 4, coefficients 6, a WebP's
     # canvases 12, and the copy that weighs colour by transparency in a PNG 4.
     jpeg_bytes = 10 if container.is_progressive else 4
     pixel_bytes = {"jpeg": jpeg_bytes, "png": 8, "webp": 16}[file_format]
-    return _one_large if num_pixels * pixel_bytes > _LARGE_BYTES else nullcontext()
+    return num_pixels * pixel_bytes > _LARGE_BYTES
 
 
 def _decode(

@@ -107,7 +107,7 @@ async def refine(
     """
     stages = Stages()
     with stages.measure("decode"):
-        asked = await front.decode(read)
+        asked = await front.decode(read, caller)
     params = asked.request.to_params(front.served.choose(asked.request, pace))
     finished = await _generate(front.client, params, asked, deadline, caller)
     stages.add_engine(finished)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import resource
 import signal
 import socket
@@ -23,6 +24,14 @@ _SWITCH_S = 0.0005
 """How long a codec's thread may keep the interpreter while the event loop wants it.
 
 With Python's 5 ms the loop stalled for 58 and 78 ms under 8 clients, with this for 41 and 49.
+"""
+
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_MAPPED_BYTES = 1 << 20
+"""What is as large as this is given back to the system when it is freed.
+
+Left to itself glibc keeps up to 32 MB of each kind for later: 50 pictures at the caps at once took
+311 to 326 MB more, with this 283 to 288.
 """
 
 _SENDING_S = 10
@@ -92,6 +101,7 @@ class DrainingServer(uvicorn.Server):
 def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
     """Return a server for the app on the settings' address; `run` it."""
     sys.setswitchinterval(_SWITCH_S)
+    _return_freed_memory()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     config = uvicorn.Config(
@@ -110,3 +120,10 @@ def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
         timeout_graceful_shutdown=_SENDING_S,
     )
     return DrainingServer(config, app.state.front)
+
+
+def _return_freed_memory() -> None:
+    """Set the threshold of `_MAPPED_BYTES` where the C library is one that has it."""
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

@@ -9,8 +9,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,30 @@ class Separate:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
+
+    @contextmanager
+    def peak_of_all_mb(self) -> Iterator[Callable[[], float]]:
+        """Sum the memory of the server's process and its children every hundredth of a second."""
+        peak, ended = [0.0], threading.Event()
+
+        def look() -> None:
+            while not ended.wait(0.01):
+                peak[0] = max(peak[0], self._resident_mb())
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield lambda: peak[0]
+        finally:
+            ended.set()
+            thread.join()
+
+    def _resident_mb(self) -> float:
+        total = 0.0
+        for process in (self._process, *self._process.children()):
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss / 2**20
+        return total
 
     def num_files(self) -> int:
         return int(self._process.num_fds())

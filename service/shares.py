@@ -44,6 +44,10 @@ class Shares:
         self._tags[caller] += work
         return start
 
+    def add(self, caller: str, work: float) -> None:
+        """Charge a caller who has a job here for work whose size was not known before."""
+        self._tags[caller] += work
+
     def advance(self, start: float) -> None:
         """Note that a piece with this start is being done: where a newcomer begins."""
         self._now = max(self._now, start)
