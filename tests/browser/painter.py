@@ -32,6 +32,7 @@ class Painter:
         self.errors: list[str] = []
         self.foreign: list[str] = []
         self.frames: list[dict[str, Any]] = []
+        self.pending: set[int] = set()
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", lambda request: self._on_url(request.url))
@@ -100,8 +101,12 @@ class Painter:
         )
 
     def pause(self) -> None:
-        """Stop painting live, so that a test has the engine to itself."""
+        """Stop painting live, and see the frames that are under way answered.
+
+        A test then has the engine to itself, and no late picture changes what it looks at.
+        """
         self.page.click("#pause")
+        self.wait_for(lambda: not self.pending)
 
     def pixel(self, canvas: str, x: float, y: float) -> list[int]:
         """Return the colour at a place, in fractions of width and height."""
@@ -140,7 +145,14 @@ class Painter:
     def _on_socket(self, socket: WebSocket) -> None:
         self._on_url(socket.url)
         socket.on("framesent", self._on_frame)
+        socket.on("framereceived", self._on_answer)
+        socket.on("close", lambda _: self.pending.clear())
 
     def _on_frame(self, payload: str | bytes) -> None:
         if isinstance(payload, str) and (message := json.loads(payload))["type"] == "frame":
             self.frames.append(message)
+            self.pending.add(message["id"])
+
+    def _on_answer(self, payload: str | bytes) -> None:
+        if isinstance(payload, str):
+            self.pending.discard(json.loads(payload).get("id"))
