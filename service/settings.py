@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         "`rate=10/s` (or `/min`, `/h`) bounds how often it may ask, `sockets=4` replaces "
         "`REFINE_MAX_SOCKETS_PER_KEY`",
     )
+    wrong_keys_per_minute: int = Field(
+        60,
+        ge=1,
+        description="Wrong keys that an address may show in a minute; more are answered 429",
+    )
     insecure_no_auth: bool = Field(
         default=False, description="Serve other machines without any key"
     )

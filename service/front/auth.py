@@ -15,8 +15,8 @@ import structlog
 from starlette.datastructures import Headers
 
 from service.errors import AccessDenied
-from service.front.floods import FloodGate
-from service.keys import KeyFileError, KeyRecord, Limits, digest_of, parse_limits, read_keys
+from service.front.floods import WRONG_KEYS, FloodGate
+from service.keys import KeyFileError, KeyRecord, Limits, Rate, digest_of, parse_limits, read_keys
 
 _LOOK_EVERY_S: Final = 1.0
 _DENIED: Final = "a valid key is required: send Authorization: Bearer KEY"
@@ -51,15 +51,19 @@ class KeyRing:
         file: Path | None = None,
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wrong_keys: Rate = WRONG_KEYS,
     ) -> None:
-        """Raises KeyFileError when there is a file and it cannot be used."""
+        """`wrong_keys` is how many an address may show.
+
+        Raises KeyFileError when there is a file and it cannot be used.
+        """
         self._fixed = [
             KeyRecord(f"key-{number}", digest_of(key)) for number, key in enumerate(keys, start=1)
         ]
         self._file = file
         self._limits = limits or Limits()
         self._clock = clock
-        self._gate = FloodGate(clock)
+        self._gate = FloodGate(clock, wrong_keys)
         self._stamp = None if file is None else _stamp(file)
         self._callers = self._read()
         self._looked_at = clock()

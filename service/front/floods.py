@@ -11,7 +11,7 @@ from typing import Final
 from service.errors import RateLimited
 from service.keys import Rate
 
-_WRONG_KEYS: Final = Rate(60, 60.0)
+WRONG_KEYS: Final = Rate(60, 60.0)
 _MAX_PEERS: Final = 4096
 _ROUNDING: Final = 1e-6
 
@@ -42,17 +42,20 @@ class TokenBucket:
 class FloodGate:
     """Counts wrong keys by the address they come from; forgets who has been quiet longest."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, rate: Rate = WRONG_KEYS
+    ) -> None:
         self._clock = clock
+        self._rate = rate
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def count(self, peer: str) -> None:
-        """Raise RateLimited when more than 60 came within a minute."""
+        """Raise RateLimited when more came than the rate has."""
         now = self._clock()
-        bucket = self._buckets.setdefault(peer, TokenBucket(_WRONG_KEYS, now))
+        bucket = self._buckets.setdefault(peer, TokenBucket(self._rate, now))
         self._buckets.move_to_end(peer)
         if len(self._buckets) > _MAX_PEERS:
             self._buckets.popitem(last=False)

@@ -24,6 +24,7 @@ from service.front.quotas import Quotas
 from service.front.seats import Seats
 from service.front.served import Served
 from service.front.tickets import TicketBox
+from service.keys import Rate
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -38,7 +39,12 @@ class Front:
     def __init__(self, settings: Settings, client: EngineClient) -> None:
         self.settings = settings
         self.client = client
-        self.keys = KeyRing(settings.keys(), settings.keys_file, settings.limits())
+        self.keys = KeyRing(
+            settings.keys(),
+            settings.keys_file,
+            settings.limits(),
+            wrong_keys=Rate(settings.wrong_keys_per_minute, 60.0),
+        )
         self.quotas = Quotas()
         self.served = Served.of(settings)
         self.metrics = Metrics(lambda: client.health)

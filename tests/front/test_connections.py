@@ -76,7 +76,7 @@ AMBIGUOUS = {
     "no path": b"GET @evil HTTP/1.1\r\nHost: a\r\n\r\n",
     "path of foreign letters": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
     "not http": b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-    "unknown method": b"FOO /health/live HTTP/1.1\r\nHost: a\r\n\r\n",
+    "half a method": b"FO",
 }  # fmt: skip
 
 
@@ -86,6 +86,24 @@ def test_what_can_be_read_in_two_ways_is_not_read(url: str, name: str) -> None:
     status, content = asked(url, AMBIGUOUS[name])
     assert (status, content["code"]) == (400, "bad-request")
     assert content.keys() == {"error", "path", "code"}
+
+
+@pytest.mark.parametrize("method", ["FOO", "TRACE", "CONNECT", "M-SEARCH", "BREW"])
+def test_a_method_that_nobody_knows_is_refused_as_a_wrong_one(url: str, method: str) -> None:
+    """405 with what the path does take, 404 where there is none, 401 without the key."""
+    with httpx.Client(base_url=url) as http:
+        key = {"Authorization": f"Bearer {KEY}"}
+        wrong = http.request(method, "/lcm-instant-refine", headers=key)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+        assert wrong.json()["code"] == "method-not-allowed"
+        assert method not in wrong.text
+        assert set(http.request(method, "/health/live").headers["allow"].split(", ")) == {"GET"}
+        assert http.request(method, "/nowhere").status_code == 404
+        assert http.request(method, "/lcm-instant-refine").status_code == 401
+        assert http.get("/health/live").status_code == 200, "the connection is broken"
+        told = http.get("/metrics", headers=key).text
+    assert 'method="other",route="/lcm-instant-refine",status="405"' in told
+    assert f'method="{method}"' not in told
 
 
 @pytest.mark.parametrize(

@@ -98,5 +98,5 @@ def test_a_thousand_slow_peers_are_let_go() -> None:
             f"good p99 {p99[0]:.1f} ms alone, {p99[1]:.1f} ms beside them"
         )
         assert not trickle.is_alive()
-        assert closed_s <= 32  # 30 s, and the time that a thousand take to connect
+        assert closed_s <= 30
         assert server.num_files() <= files_before + 2
