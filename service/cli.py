@@ -20,6 +20,7 @@ from service.front.schemas import MAX_SEED, SIDES
 from service.keys import KeyFileError
 from service.keys_command import app as keys_app
 from service.logs import configure_logging
+from service.memory import bound_malloc, freeze_loaded
 from service.settings import Settings
 
 EXIT_USAGE = 2
@@ -75,8 +76,9 @@ def serve(
 ) -> None:
     """Serve the API until a signal ends it."""
     from service.front.app import create_app  # noqa: PLC0415 - each command loads what it needs
-    from service.front.server import create_server  # noqa: PLC0415
+    from service.front.server import MAPPED_BYTES, create_server  # noqa: PLC0415
 
+    bound_malloc(MAPPED_BYTES)
     settings = _settings(
         host=host,
         port=port,
@@ -90,6 +92,7 @@ def serve(
     for name in settings.model_names():
         _find_files(name, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
+    freeze_loaded()
     server.run()
     if server.failure:
         _fail(server.failure)

@@ -12,8 +12,9 @@ from functools import partial
 
 from service.client import LocalEngineClient
 from service.front.app import create_app
-from service.front.server import create_server
+from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
+from service.memory import bound_malloc, freeze_loaded
 from service.process import WorkerProcess
 from service.settings import Settings
 from service.supervisor import Patience
@@ -26,6 +27,7 @@ def main() -> None:
     if "FAKE_FILE_LIMIT" in os.environ:  # a full disk, for this process and its engine
         limit = int(os.environ["FAKE_FILE_LIMIT"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    bound_malloc(MAPPED_BYTES)
     leak("front")
     settings = Settings()
     configure_logging(settings.log_format)
@@ -34,7 +36,9 @@ def main() -> None:
         spawn=partial(WorkerProcess, module=os.environ.get("FAKE_ENGINE", ENGINE)),
         patience=Patience(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),
     )
-    create_server(create_app(settings, client), settings).run()
+    server = create_server(create_app(settings, client), settings)
+    freeze_loaded()
+    server.run()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import structlog
 
 from models.catalog import CheckpointError
 from service.logs import configure_logging
+from service.memory import MIB, bound_malloc, freeze_loaded
 from service.messages import (
     Abort,
     Add,
@@ -47,6 +48,13 @@ LoadEngine = Callable[[EngineSettings], "tuple[Engine, Ready]"]
 HEARTBEAT_S = 0.5
 ORPHAN_S = 10.0
 """How long a step may go on after the front has gone."""
+
+_MAPPED_BYTES = 32 * MIB
+"""From which size tensors on a CPU are mapped: glibc's own most.
+
+A picture of `pocket` then takes 0.80 s of CPU time, with 4 MiB 1.03 s and with 128 KiB 1.40 s,
+since each page that is mapped anew is a fault: 90,000 of them, 237,000, and 418,000.
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +82,7 @@ class Worker:
         self._engine, ready = (load_engine or _load_checkpoint)(settings)
         self._enter("warming")
         warm_up(self._engine)
+        freeze_loaded()
         self._connection.send(ready)
         self._enter("serving")
         return self._engine
@@ -154,6 +163,7 @@ def main(load_engine: LoadEngine | None = None) -> int:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
     arguments = parser.parse_args()
+    bound_malloc(_MAPPED_BYTES)
     settings = EngineSettings.model_validate_json(arguments.settings)
     for signum in (signal.SIGINT, signal.SIGTERM):  # to the whole group: the front's to drain on
         signal.signal(signum, signal.SIG_IGN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -138,3 +139,14 @@ def test_no_secret_is_ever_logged(log_format: str) -> None:
     assert "key-1" in logged
     for mark in [canary.CANARY, canary.PICTURE[60:100], canary.PICTURE[-60:-20]]:
         assert mark not in logged
+
+
+def test_keys_are_checked_on_the_event_loop() -> None:
+    """No request takes a thread for it: threads bring arenas of their own, and waits."""
+    headers = {"authorization": f"Bearer {KEY}"}
+    before = set(threading.enumerate())
+    with running_server(api_keys=KEY) as url:
+        for _ in range(3):
+            assert httpx.get(url + "/v1/styles", headers=headers).status_code == 200
+        names = [thread.name for thread in set(threading.enumerate()) - before]
+    assert not [name for name in names if "worker" in name.lower()]

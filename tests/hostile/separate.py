@@ -17,8 +17,10 @@ from typing import Any
 
 import psutil
 
+from service.front.server import MAPPED_BYTES
 from service.jobs import Finished
 from service.logs import configure_logging
+from service.memory import bound_malloc
 from tests.fakes import FakeEngineClient
 from tests.servers import running_server
 
@@ -98,6 +100,7 @@ def separate(**settings: str) -> Iterator[Separate]:
 
 
 if __name__ == "__main__":
+    bound_malloc(MAPPED_BYTES)
     configure_logging("json")
     logging.disable(logging.CRITICAL)
     with running_server(Forgetful()) as address:

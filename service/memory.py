@@ -1,0 +1,46 @@
+"""What a process does with memory that it has freed: it uses it again or gives it back.
+
+By default it hoards. glibc gives each thread an arena of its own, up to eight for each core, and
+raises the size from which a buffer is mapped, and so given back when it is freed, to that of the
+largest that was: each arena in time keeps a share as large as the largest pictures. Of a front
+that had 20 MB in use 14 arenas kept 30 MB after 250 hostile requests and 90 MB after 2,500, still
+growing; with one arena and a bound that stays it keeps 1 to 6 MB.
+
+And Python looks for garbage among all objects only when those since the last time are a quarter of
+all, which the libraries' own outnumber for hours: what a request leaves in cycles piles up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+from typing import Final
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+
+
+def bound_malloc(mapped_bytes: int) -> None:
+    """Use one arena, and map what is as large as `mapped_bytes`, for as long as it is in use.
+
+    To be called before there are threads. A variable MALLOC_... of the operator's holds instead;
+    nothing happens where the allocator is not glibc's.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    options = {
+        "MALLOC_ARENA_MAX": (_M_ARENA_MAX, 1),
+        "MALLOC_MMAP_THRESHOLD_": (_M_MMAP_THRESHOLD, mapped_bytes),
+        "MALLOC_TRIM_THRESHOLD_": (_M_TRIM_THRESHOLD, 2 * mapped_bytes),
+    }
+    for variable, (option, value) in options.items():
+        if mallopt is not None and variable not in os.environ:
+            mallopt(option, value)
+
+
+def freeze_loaded() -> None:
+    """Leave what is there by now out of all collections of garbage, which then cost little."""
+    gc.collect()
+    gc.freeze()

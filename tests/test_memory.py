@@ -1,0 +1,78 @@
+"""Memory that was freed: the system has it again, and what is loaded is out of the collections."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from service.memory import KIB
+
+# Threads free pictures of growing sizes, each below something small that stays, as requests do.
+HOARD = """
+import random, sys, threading
+from service.memory import bound_malloc
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
+
+def work(seed):
+    rng, most = random.Random(seed), 200_000
+    for _ in range(40):
+        pictures = [bytearray(b"x") * rng.randrange(100_000, most) for _ in range(4)]
+        kept.append(bytes(2_000))
+        del pictures
+        most = min(most + 50_000, 2_000_000)
+
+if len(sys.argv) > 1:
+    bound_malloc(int(sys.argv[1]))
+kept, before = [], resident_mb()
+threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(resident_mb() - before)
+"""
+
+
+def grown_mb(*arguments: str, **environment: str) -> float:
+    command = [sys.executable, "-c", HOARD, *arguments]
+    env = {**os.environ, **environment}
+    return float(subprocess.run(command, env=env, capture_output=True, check=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
+def test_what_was_freed_is_given_back() -> None:
+    """Eight threads that draw and free pictures leave 1 MB where malloc is bounded, else 8."""
+    assert grown_mb(str(128 * KIB)) < 3 < grown_mb()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
+def test_the_operators_word_holds() -> None:
+    """A bound that the environment sets is left as it is."""
+    variables = {
+        "MALLOC_ARENA_MAX": "8",
+        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    }
+    assert grown_mb(str(128 * KIB), **variables) > 3
+
+
+FREEZE = """
+import asyncio, gc
+from service.memory import freeze_loaded
+
+freeze_loaded()
+print(gc.get_freeze_count(), len(gc.get_objects()))
+"""
+
+
+def test_what_is_loaded_is_frozen() -> None:
+    """Afterwards a full collection has only what is new to look at."""
+    command = [sys.executable, "-c", FREEZE]
+    told = subprocess.run(command, capture_output=True, check=True).stdout
+    frozen, looked_at = map(int, told.split())
+    assert frozen > 100 * max(1, looked_at)
