@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -25,7 +24,6 @@ class Autoencoder:
         self.scale_factor = 2 ** (_num_levels(vae) - 1)
         self.encoding = Forward(f"encode-{name}", _Encoder(vae))
         self.decoding = Forward(f"decode-{name}", _Decoder(vae))
-        self._vae_fp32: Any = None
 
     def encode(
         self,
@@ -41,32 +39,14 @@ class Autoencoder:
         """
         given = (pixels,) if posterior_noise is None else (pixels, posterior_noise)
         inputs = tuple(tensor.to(self.vae.device) for tensor in given)
-        latents: torch.Tensor = (
-            _Encoder(self._in_fp32())(*inputs) if in_fp32 else self.encoding(*inputs)
-        )
-        return latents
+        return self.encoding.in_fp32(*inputs) if in_fp32 else self.encoding(*inputs)
 
     def decode(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:
         """Decode scaled latents [B, C, h, w] into pixels [B, H, W, 3], fp32, about 0 to 255.
 
         `in_fp32` is for latents that overflow 16 bits on their way.
         """
-        pixels: torch.Tensor = (
-            _Decoder(self._in_fp32())(latents) if in_fp32 else self.decoding(latents)
-        )
-        return pixels
-
-    def _in_fp32(self) -> Any:
-        """Return the autoencoder in fp32: a copy, made when it is first needed.
-
-        A copy, since changing the dtype in place would move the weights away from what was
-        compiled or captured with them.
-        """
-        if self.vae.dtype == torch.float32:
-            return self.vae
-        if self._vae_fp32 is None:
-            self._vae_fp32 = copy.deepcopy(self.vae).float()
-        return self._vae_fp32
+        return self.decoding.in_fp32(latents) if in_fp32 else self.decoding(latents)
 
 
 class _Scaled(nn.Module):

@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from models.precision import InFp32
+
 RowFunction = Callable[..., torch.Tensor]
 """Tensors in, a tensor out, rows as the first dimension of each."""
 
@@ -93,6 +95,12 @@ class Forward:
         """Run on rows. What is returned is good until the next call with inputs of these sizes."""
         captured = self._captured.get(_signature(inputs))
         return captured.replay(inputs) if captured else self._function(inputs)(*inputs)
+
+    def in_fp32(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Run the module itself on rows that overflow 16 bits, slowly, without a copy of it."""
+        with InFp32():
+            output: torch.Tensor = self.module(*inputs)
+        return output
 
     def is_compiled(self, *inputs: torch.Tensor) -> bool:
         return _row_signature(inputs) in self._compiled

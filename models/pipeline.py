@@ -228,16 +228,20 @@ class Pipeline:
         timesteps: torch.Tensor,
         conditioning: Conditioning,
         adapters: Sequence[str] = (),
+        *,
+        in_fp32: bool = False,
     ) -> torch.Tensor:
         """Run the UNet on rows that may differ in timestep [B], guidance, prompt and adapter.
 
         `latents` are [B, C, h, w], and so is what is returned: noise, velocity or sample, as the
         schedule's prediction type says. Doubled rows stand side by side, and are made one again.
+        `in_fp32` is for rows that overflow 16 bits.
         """
         doubling = conditioning.prompt_embeds.shape[1]
         self.adapters.select([name for name in adapters for _ in range(doubling)])
         parts = (getattr(conditioning, name) for name in self._parts)
-        return self._denoising(latents, timesteps, *parts)
+        run = self._denoising.in_fp32 if in_fp32 else self._denoising
+        return run(latents, timesteps, *parts)
 
     @torch.inference_mode()
     def decode_latents(

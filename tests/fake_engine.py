@@ -70,9 +70,8 @@ class SleepingPipeline(Pipeline):
         small = pixels[:, ::_SCALE, ::_SCALE, :1].permute(0, 3, 1, 2).float() / 127.5 - 1
         return small.repeat(1, 4, 1, 1) + torch.linspace(0, 0.1, 4)[:, None, None]
 
-    def predict_noise(
-        self, latents: torch.Tensor, _timesteps: Any, conditioning: Conditioning, *_: Any
-    ) -> torch.Tensor:
+    def predict_noise(self, latents: torch.Tensor, *others: Any, **_: Any) -> torch.Tensor:
+        conditioning: Conditioning = others[1]
         time.sleep(self._step_s)
         for row, (kind, argument) in enumerate(conditioning.prompt_embeds[:, 0, 0].tolist()):
             if FAULTS[int(kind)] == "nan":

@@ -50,7 +50,7 @@ class _JobState:
     prompt: PromptEmbeds | None = None  # from the first row's admission on, as are the noises
     noises: dict[int, RowNoise] = field(default_factory=dict)  # by seed
     images: dict[int, torch.Tensor] = field(default_factory=dict)  # by row, uint8 [H, W, 3]
-    rows_in_fp32: set[int] = field(default_factory=set)  # encoded again
+    rows_in_fp32: set[int] = field(default_factory=set)  # begun anew, each alone
     num_steps_done: int = 0
     times_ms: dict[str, float] = field(default_factory=dict)
     device_ms: float = 0.0  # its share of what its rows took part in
@@ -205,7 +205,7 @@ class Engine:
 
     def _run(self, scheduled: Sequence[Row]) -> None:
         """Run rows together; where memory does not suffice by halves, else each alone."""
-        rows = self._alive(scheduled)
+        rows = self._without_those_in_fp32(self._alive(scheduled))
         if len(rows) <= 1:
             for row in rows:
                 self._failing_alone(row.job, partial(self._forward, [row]))
@@ -221,18 +221,25 @@ class Engine:
             for row in rows:
                 self._run([row])
 
-    def _forward(self, rows: Sequence[Row]) -> None:
+    def _without_those_in_fp32(self, rows: Sequence[Row]) -> list[Row]:
+        """Run the rows that overflow 16 bits, each alone; return the others."""
+        apart = [row for row in rows if row.index in self._states[row.job.id].rows_in_fp32]
+        for row in self._each_alive(apart):
+            self._failing_alone(row.job, partial(self._forward, [row], in_fp32=True))
+        return [row for row in self._each_alive(rows) if row not in apart]
+
+    def _forward(self, rows: Sequence[Row], *, in_fp32: bool = False) -> None:
         """Call the UNet once; the slots change only if it succeeds."""
         started = self._clock()
         pipeline, table = self._pipeline(rows[0].job), self._tables[rows[0].key]
         # The last row stands in for the rows that a bucket lacks; what it makes there is left.
-        padding = fit_bucket(len(rows), pipeline.buckets) - len(rows)
+        padding = 0 if in_fp32 else fit_bucket(len(rows), pipeline.buckets) - len(rows)
         padded = [*rows, *[rows[-1]] * padding]
         inputs = table.gather(padded)
         self.stats.count_call(len(rows), padding)
         styles = [row.job.params.style for row in padded]
         output = pipeline.predict_noise(
-            inputs.latents, inputs.timesteps, inputs.conditioning, styles
+            inputs.latents, inputs.timesteps, inputs.conditioning, styles, in_fp32=in_fp32
         )  # [B, C, h, w]
         latents = lcm_step(
             output,
@@ -270,8 +277,9 @@ class Engine:
     def _decode(self, row: Row, state: _JobState) -> torch.Tensor | None:
         """Return a row's picture, uint8 [H, W, 3]; None where it was begun anew in fp32.
 
-        One wait for the device tells all. Where 16 bits did not suffice the autoencoder is run
-        again in fp32. Raises NotFinite when that does not help either.
+        One wait for the device tells all. Where 16 bits did not suffice for the picture the
+        autoencoder is run again in fp32, for the latents the whole row. Raises NotFinite when that
+        does not help either.
         """
         latents = self._tables[row.key].latents[row.slot : row.slot + 1]  # [1, C, h, w]
         pipeline, autoencoder = self._pipeline(row.job), self._autoencoder(row.job)
@@ -296,9 +304,8 @@ class Engine:
         return pixels
 
     def _begin_in_fp32(self, row: Row, state: _JobState) -> None:
-        """Encode a row again and let it run its steps once more, if that can help at all."""
-        clean = self._tables[row.key].clean[row.slot]
-        if row.index in state.rows_in_fp32 or bool(torch.isfinite(clean).all()):
+        """Encode a row again and let it run its steps once more, all of that in fp32."""
+        if row.index in state.rows_in_fp32:
             raise self._not_finite()
         self.stats.num_fp32_retries += 1
         state.rows_in_fp32.add(row.index)

@@ -15,8 +15,9 @@ _NUM_KEPT = 256
 class EngineStats:
     """Counters since the start. A UNet call is one forward, however many rows share it.
 
-    `batch_sizes` counts the calls of 1, 2, ... rows; `num_fp32_retries` rows of which the
-    autoencoder overflowed and was run again in fp32, `num_not_finite` rows that failed for good.
+    `batch_sizes` counts the calls of 1, 2, ... rows; `num_fp32_retries` rows that overflowed 16
+    bits, in the UNet or the autoencoder, and ran again in fp32; `num_not_finite` rows that failed
+    for good.
     """
 
     num_unet_calls: int = 0

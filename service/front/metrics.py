@@ -36,7 +36,10 @@ _COUNTERS = {
     "refine_engine_aborted": ("num_aborted", "Jobs dropped because nobody waited any more"),
     "refine_engine_expired": ("num_expired", "Jobs past their deadline"),
     "refine_engine_failed": ("num_failed", "Jobs that failed alone"),
-    "refine_engine_fp32_retries": ("num_fp32_retries", "Rows whose autoencoder ran again in fp32"),
+    "refine_engine_fp32_retries": (
+        "num_fp32_retries",
+        "Rows that overflowed and ran again in fp32",
+    ),
     "refine_engine_not_finite": ("num_not_finite", "Rows of NaN, infinity or nothing"),
     "refine_engine_out_of_memory": ("num_out_of_memory", "Times that memory did not suffice"),
 }

@@ -42,8 +42,10 @@ class FaultyPipeline(Pipeline):
         timesteps: torch.Tensor,
         conditioning: Conditioning,
         adapters: Sequence[str] = (),
+        *,
+        in_fp32: bool = False,
     ) -> torch.Tensor:
-        output = super().predict_noise(latents, timesteps, conditioning, adapters)
+        output = super().predict_noise(latents, timesteps, conditioning, adapters, in_fp32=in_fp32)
         timestep_cond = conditioning.timestep_cond
         assert timestep_cond is not None
         if self.poisoned_cond is not None:

@@ -175,6 +175,59 @@ def test_an_autoencoder_that_overflows_16_bits_runs_again_in_32(
     assert all(picture(outcome).std() > 1 for outcome in outcomes.values())
 
 
+def test_a_unet_that_overflows_16_bits_runs_again_in_32(kl_checkpoint: Path) -> None:
+    """The row runs its steps once more, alone and in fp32, near what fp32 makes from the start.
+
+    Its weights stay as they are, and a second try does not follow the first.
+    """
+    pipeline = load_pipeline(CheckpointFiles(kl_checkpoint), device="cpu", dtype=torch.float16)
+    overflow_in(pipeline)
+    exact = load(kl_checkpoint)
+    overflow_in(exact)
+    jobs = [small_job(name, random.Random(name)) for name in ("a", "b", "c")]
+    expected = run(make_engine(exact, max_batch=4), jobs)
+    engine = make_engine(pipeline, max_batch=4)
+    outcomes = run(engine, jobs)
+    assert engine.stats.num_fp32_retries == len(jobs)
+    assert (engine.stats.num_not_finite, engine.stats.num_failed) == (0, 0)
+    for job in jobs:
+        assert levels_apart(picture(outcomes[job.id]), picture(expected[job.id])) <= 6
+    assert {weight.dtype for weight in pipeline.unet.parameters()} == {torch.float16}
+
+
+def overflow_in(pipeline: Pipeline) -> None:
+    """Let the UNet's first layer give 2^18 times too much: too much for fp16 and not for fp32."""
+    with torch.no_grad():
+        pipeline.unet.conv_in.weight *= 2.0**18
+
+
+def test_one_row_that_overflows_leaves_its_neighbours_in_16_bits(kl_checkpoint: Path) -> None:
+    """Only it is run again; a job of more rows has all its pictures, and the others theirs."""
+    pipeline = load_pipeline(CheckpointFiles(kl_checkpoint), device="cpu", dtype=torch.float16)
+    jobs = [small_job(name, random.Random(name)) for name in ("a", "b", "c")]
+    expected = run(make_engine(pipeline, max_batch=4), jobs)
+    engine = make_engine(OverflowingOnce(pipeline), max_batch=4)
+    outcomes = run(engine, jobs)
+    assert engine.stats.num_fp32_retries == 1
+    for job in jobs:
+        assert levels_apart(picture(outcomes[job.id]), picture(expected[job.id])) <= 6
+
+
+class OverflowingOnce(HookedPipeline):
+    """A UNet whose first call in 16 bits makes infinity of its first row."""
+
+    def __init__(self, healthy: Pipeline) -> None:
+        super().__init__(healthy, lambda _latents: None)
+        self._has_overflowed = False
+
+    def predict_noise(self, *given: Any, **named: Any) -> torch.Tensor:
+        output = super().predict_noise(*given, **named).clone()
+        if not self._has_overflowed:
+            self._has_overflowed = True
+            output[0] = float("inf")
+        return output
+
+
 def test_numbers_that_fp32_does_not_mend_fail_and_are_counted(pipeline: Pipeline) -> None:
     """Latents that are not finite in fp32 fail their job once, and no other one."""
     spoiled = iter([True])
