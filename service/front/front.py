@@ -51,6 +51,7 @@ class Front:
         self.is_draining = False
         self.tickets: TicketBox[Caller] = TicketBox()
         self.seats = Seats(settings.max_sockets, settings.max_sockets_per_key)
+        self.metrics.sockets_open.set_function(lambda: self.seats.num_taken)
         self.cadences: defaultdict[str, Cadence] = defaultdict(Cadence)
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})
 _HOSTED_PREFIX = "/api/rest/v1"
+_CLOSE_CODES = frozenset({1000, 1001, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401})
 
 # The name of a metric, the heartbeat's field and what it counts.
 _COUNTERS = {
@@ -82,6 +83,18 @@ class Metrics:
         self.refused = Counter(
             "refine_refused", "Requests refused, by code", ["code"], registry=self.registry
         )
+        self.sockets_open = Gauge(
+            "refine_sockets_open", "Sockets of painters who have said hello", registry=self.registry
+        )
+        self.socket_messages = Counter(
+            "refine_socket_messages",
+            "Messages to painters; replaced: a newer frame took a waiting one's place",
+            ["type"],
+            registry=self.registry,
+        )
+        self.socket_closes = Counter(
+            "refine_socket_closes", "Sockets that ended, by code", ["code"], registry=self.registry
+        )
         self.loop_lag_seconds = Histogram(
             "refine_loop_lag_seconds",
             "How late the event loop came to a timer",
@@ -97,6 +110,10 @@ class Metrics:
         build.labels(version("instant-refine")).set(1)
         ProcessCollector(registry=self.registry)
         self.registry.register(EngineCollector(health))
+
+    def count_close(self, code: int) -> None:
+        """Count the end of a socket; what code a peer makes up is his own."""
+        self.socket_closes.labels(str(code) if code in _CLOSE_CODES else "other").inc()
 
     def count_stages(self, elapsed_ms: Mapping[str, float]) -> None:
         for stage, milliseconds in elapsed_ms.items():

@@ -258,11 +258,13 @@ class Painter:
             await self._tell("replaced", id=replaced.id, by=replaced.by)
 
     async def _tell_error(self, error: RefineError, frame_id: int | None) -> None:
+        self._front.metrics.refused.labels(error.code).inc()
         await self._tell("error", **error_content(error), **_id(frame_id))
 
     async def _tell(self, kind: str, *files: bytes, **content: Any) -> None:
         """Send a message and the files that belong to it, with no other message in between."""
         self._counts[kind] += 1
+        self._front.metrics.socket_messages.labels(kind).inc()
         async with self._sending:
             await self._websocket.send_text(json.dumps({"type": kind, **content}))
             for file in files:

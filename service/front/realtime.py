@@ -66,9 +66,12 @@ async def realtime(websocket: WebSocket) -> None:
     """Serve one painter. The protocol is in docs/realtime.md."""
     started = time.monotonic()
     counts: Counter[str] = Counter()
+    metrics = front_of(websocket).metrics
     try:
         code = await _serve(websocket, counts)
+        metrics.count_close(code)
     except RefineError as refusal:
+        metrics.refused.labels(refusal.code).inc()
         await websocket.send_denial_response(error_response(refusal))
         code = refusal.status
     elapsed_ms = round(1000 * (time.monotonic() - started), 1)

@@ -128,9 +128,34 @@ def test_origins_are_exact_or_refused_at_the_start(origins: str) -> None:
         Settings(allowed_origins=origins)
 
 
+def test_a_stranger_cannot_say_another_s_address(url: str) -> None:
+    """`X-Forwarded-For` counts from a proxy on this machine alone: elsewhere it buys no try."""
+
+    def try_keys(sender: str, number: int) -> list[int]:
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=sender)) as http:
+            return [
+                http.get(
+                    url + "/v1/models",
+                    headers={
+                        "authorization": "Bearer wrong",
+                        "x-forwarded-for": f"10.0.{number}.{i}",
+                        "forwarded": f"for=10.0.{number}.{i}",
+                    },
+                ).status_code
+                for i in range(70)
+            ]
+
+    assert try_keys("127.0.0.2", 1).count(429) >= 9
+    assert try_keys("127.0.0.1", 2) == [401] * 70
+
+
 @pytest.mark.parametrize("log_format", ["json", "console"])
-def test_no_secret_is_ever_logged(log_format: str) -> None:
-    """Keys, prompts, pictures and field names stay out of the log at every level, bugs included."""
+def test_no_secret_is_ever_told(log_format: str) -> None:
+    """Keys, prompts, pictures and field names stay out of log, answers, messages and metrics.
+
+    At every level, bugs included, over HTTP and over a socket: the other end holds each answer
+    against them itself.
+    """
     command = [sys.executable, "-m", "tests.front.canary", log_format]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     logged = ended.stdout + ended.stderr

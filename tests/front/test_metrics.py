@@ -8,19 +8,23 @@ import random
 import re
 import string
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client import generate_latest
+from websockets.exceptions import InvalidStatus
 
 from service.client import EngineHealth
 from service.front.metrics import Metrics, RequestMetrics
+from service.front.painter import DENIED
 from service.front.watchdog import LoopWatchdog
 from service.messages import Heartbeat
 from tests.fakes import READY, FakeEngineClient
 from tests.front.api import Api
-from tests.servers import KEY, running_server
+from tests.front.sockets import greeted, opened
+from tests.servers import KEY, running_server, wait_until
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 BEAT = Heartbeat("serving", batch_sizes=[3, 1], num_unet_calls=4)
@@ -42,6 +46,52 @@ def test_requests_stages_and_refusals_are_counted(api: Api) -> None:
     assert 'refine_refused_total{code="validation-failed"}' in text
     assert 'refine_stage_seconds_bucket{le="0.005",stage="denoise"}' in text
     assert 'refine_engine_state{engine="0",state="serving"} 1.0' in text
+
+
+def test_sockets_are_counted() -> None:
+    """Who is open, what frames became of, and by which codes sockets ended, of a fixed set."""
+    engine = FakeEngineClient()
+    with running_server(engine, api_keys=KEY) as url, Api(url, engine) as api:
+        with greeted(url) as socket:
+            held(engine, engine.is_open.clear)
+            for number in range(3):
+                socket.frame(number, seed=number)
+                wait_until(lambda: bool(engine.asked), 20)
+            assert socket.hear()["type"] == "replaced"
+            assert "refine_sockets_open 1.0" in api.http.get("/metrics").text
+            held(engine, engine.is_open.set)
+            socket.result(0)
+            socket.result(2)
+            socket.frame(3, steps=99)
+            socket.error("validation-failed", "$.steps", 3)
+        with greeted(url) as socket:
+            socket.connection.close(4999, "made up")
+        with opened(url) as socket:
+            socket.tell("hello", key="wrong")
+            assert socket.closed() == DENIED
+        with pytest.raises(InvalidStatus), opened(url, origin="https://else.example"):
+            pass
+        wait_until(lambda: "refine_sockets_open 0.0" in api.http.get("/metrics").text, 20)
+        wait_until(lambda: 'closes_total{code="4401"}' in api.http.get("/metrics").text, 20)
+        told = api.http.get("/metrics").text
+    for line in (
+        'refine_socket_messages_total{type="ready"} 2.0',
+        'refine_socket_messages_total{type="result"} 2.0',
+        'refine_socket_messages_total{type="replaced"} 1.0',
+        'refine_socket_messages_total{type="error"} 1.0',
+        'refine_socket_closes_total{code="1000"} 1.0',
+        'refine_socket_closes_total{code="other"} 1.0',
+        'refine_socket_closes_total{code="4401"} 1.0',
+        'refine_refused_total{code="validation-failed"} 1.0',
+    ):
+        assert line in told, line
+    assert "4999" not in told
+
+
+def held(engine: FakeEngineClient, change: Callable[[], None]) -> None:
+    """Stop or let go the engine, on its own loop."""
+    engine.loop.call_soon_threadsafe(change)
+    time.sleep(0.1)
 
 
 def test_metrics_need_a_key_unless_they_are_open() -> None:
@@ -108,6 +158,8 @@ def test_board_and_alerts_read_what_there_is(file: str) -> None:
         text = " ".join(
             target["expr"] for panel in json.loads(text)["panels"] for target in panel["targets"]
         )
+        for name in ("sockets_open", "socket_messages_total", "socket_closes_total"):
+            assert f"refine_{name}" in text
     named = set(re.findall(r"\b(?:refine|process)_[a-z0-9_]+", text))
     assert len(named) >= 5
     assert named <= known
