@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-_COMMAND = Path(sys.executable).with_name("instant-refine")
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-_START_S = 120.0
 _PICTURE_MS = 120_000
 _SETTLED_S = 8.0
 _DESKTOP: dict[str, Any] = {"viewport": {"width": 1360, "height": 800}}
@@ -30,7 +22,7 @@ _PHONE: dict[str, Any] = {
 }
 
 
-def write_screenshots(folder: Path) -> None:
+def write_screenshots(folder: Path, address: str) -> None:
     """Write canvas-light.jpg, canvas-dark.jpg and canvas-phone.jpg, where there is a Chromium."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not all who make docs have it
 
@@ -38,7 +30,7 @@ def write_screenshots(folder: Path) -> None:
     if chromium is None:
         sys.stderr.write("no Chromium: the pictures of the page stay as they are\n")
         return
-    with _service() as address, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
         scenes = {
             "canvas-light": (_DESKTOP, "light", "House", _draw_sun_and_tree),
@@ -112,27 +104,3 @@ def _wait_until_settled(page: Page) -> None:
         if (now := page.locator("#strip li").count()) != count:
             count, same_since = now, time.monotonic()
     page.mouse.move(4, 4)
-
-
-@contextmanager
-def _service() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([_COMMAND, "serve", "--port", str(port)]) as process:
-        _wait_until_ready(address)
-        yield address
-        process.terminate()
-
-
-def _wait_until_ready(address: str) -> None:
-    ends = time.monotonic() + _START_S
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health/ready")  # noqa: S310 - our own address
-        except (urllib.error.URLError, ConnectionError):
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.3)
-        else:
-            return

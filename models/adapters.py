@@ -113,24 +113,32 @@ class AdapterBank:
         num_slots: int = NUM_SLOTS,
         device: torch.device,
         is_always_active: bool = False,
+        misfits: Mapping[str, str] | None = None,
     ) -> None:
         """Wrap the layers that any of the adapters changes.
 
         `num_slots` must be the rows of a batch at least. `is_always_active` runs the factors of
-        the empty slot too: one graph then holds for rows with an adapter and without. Raises
-        CheckpointError for a rank above 128, to which all of them would be padded.
+        the empty slot too: one graph then holds for rows with an adapter and without. `misfits`
+        are the adapters that this checkpoint cannot have, and why. Raises CheckpointError for a
+        rank above 128, to which all of them would be padded.
         """
+        self.misfits = dict(misfits or {})
         self.routing = Routing(device)
         self._loras = dict(loras)
         self._is_always_active = self.routing.is_active = is_always_active
         self._num_slots = num_slots
         self._resident: OrderedDict[str, int] = OrderedDict()  # the least recently used first
-        rank = max((_rank(name, lora) for name, lora in loras.items()), default=0)
+        rank = max((rank_of(name, lora) for name, lora in loras.items()), default=0)
         names = sorted({layer for lora in loras.values() for layer in lora})
         self.layers = {name: self._wrap(roots, name, rank) for name in names}
 
     def __contains__(self, name: str) -> bool:
         return name in self._loras
+
+    @property
+    def names(self) -> list[str]:
+        """The adapters that there are."""
+        return list(self._loras)
 
     def select(self, names: Sequence[str]) -> None:
         """Give each row of the next forward the adapter of that name; unknown names have none."""
@@ -165,7 +173,8 @@ class AdapterBank:
         return layer
 
 
-def _rank(name: str, lora: Lora) -> int:
+def rank_of(name: str, lora: Lora) -> int:
+    """Return the largest rank of a LoRA. Raises CheckpointError for one above 128."""
     rank = max(factors.rank for factors in lora.values())
     if rank > MAX_RANK:
         raise CheckpointError(f"{name}: a LoRA of rank {rank} is not supported, {MAX_RANK} is")

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from models.adapters import NUM_SLOTS, AdapterBank
+from models.adapters import NUM_SLOTS, AdapterBank, rank_of
 from models.autoencoder import Autoencoder
 from models.catalog import CheckpointError
 from models.lcm import LCMSchedule
@@ -62,10 +62,14 @@ class CheckpointFiles:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The LoRA file of a style, and how strongly it is applied."""
+    """The LoRA file of a style, and how strongly it is applied.
+
+    One that `may_misfit` is left out of a checkpoint that it does not fit: it was not made for it.
+    """
 
     path: Path
     weight: float = 1.0
+    may_misfit: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,10 @@ def load_pipeline(
     """Load a latent consistency checkpoint onto a device, with the LoRAs of its styles.
 
     `adapters` are by the name of their style, `max_batch` the most rows of a forward; where the
-    forwards will be compiled, adapters take part in all of them (`is_compiled`). Raises
-    CheckpointError, naming the file and what is wrong with it, for a folder that is not such a
-    checkpoint or that holds a component which is not supported.
+    forwards will be compiled, adapters take part in all of them (`is_compiled`). Those that are
+    left out stand in the `misfits` of the pipeline's adapters. Raises CheckpointError, naming the
+    file and what is wrong with it, for a folder that is not such a checkpoint or that holds a
+    component which is not supported.
     """
     index = _read_index(files.folder)
     place = _Place(device, dtype, files.folder.name)
@@ -127,10 +132,18 @@ def _bank(
     max_batch: int,
     is_always_active: bool,
 ) -> AdapterBank:
-    loras: dict[str, Lora] = {
-        name: read_lora(adapter.path, roots, weight=adapter.weight)
-        for name, adapter in adapters.items()
-    }
+    loras: dict[str, Lora] = {}
+    misfits: dict[str, str] = {}
+    for name, adapter in adapters.items():
+        try:
+            lora = read_lora(adapter.path, roots, weight=adapter.weight)
+            rank_of(adapter.path.name, lora)
+        except CheckpointError as error:
+            if not adapter.may_misfit:
+                raise
+            misfits[name] = str(error)
+        else:
+            loras[name] = lora
     device: torch.device = roots["unet"].device  # type: ignore[assignment]
     return AdapterBank(
         roots,
@@ -138,6 +151,7 @@ def _bank(
         num_slots=max(NUM_SLOTS, max_batch),
         device=device,
         is_always_active=is_always_active,
+        misfits=misfits,
     )
 
 

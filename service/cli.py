@@ -89,8 +89,7 @@ def serve(
     )
     _check_keys(settings)
     configure_logging(settings.log_format)
-    for name in settings.model_names():
-        _find_files(name, pull=pull)
+    _find_files(settings, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
     freeze_loaded()
     server.run()
@@ -113,12 +112,16 @@ def refine(  # noqa: PLR0917 - typer's options are all by name
     model: ModelOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Refine one picture, with an engine of its own."""
+    """Refine one picture, with an engine of its own.
+
+    It loads one checkpoint: --model, which may be the modelId of one in REFINE_MODELS, else the
+    first of these.
+    """
     from service.refine import refine_file  # noqa: PLC0415
 
     configure_logging("console")
-    settings = _settings(model=model, device=device)
-    _find_files(settings.model, pull=False)
+    settings = _only(model, _settings(device=device))
+    _find_files(settings, pull=False)
     fields = {
         "prompt": prompt,
         "style": style,
@@ -151,7 +154,7 @@ def warm(
     settings = _settings(
         hot_shapes=shapes, cache_dir=save_cache, model=model, device=device, compile="full"
     )
-    _find_files(settings.model, pull=False)
+    _find_files(settings, pull=False)
     if Compiler(settings.engines()[0], settings.shapes()).wait():
         _fail("some forwards could not be compiled; the log says why, and they will run eager")
     _out.print(f"compiled forwards are in {settings.cache_dir.expanduser()}")
@@ -202,10 +205,22 @@ def inspect(
 
 
 @app.command()
-def styles() -> None:
+def styles(
+    *,
+    pull: Annotated[
+        bool, typer.Option(help="Download the LoRAs that they name on the hub")
+    ] = False,
+) -> None:
     """List the styles and what each adds to a prompt."""
+    from models.lora_files import pull_loras  # noqa: PLC0415
+
+    known = load_styles(_settings().styles)
+    if pull:
+        for name, path in pull_loras(known).items():
+            _out.print(f"the LoRA of {name} is in {path}", soft_wrap=True)
+        return
     table = Table("name", "title", "prompt")
-    for style in load_styles(_settings().styles).values():
+    for style in known.values():
         table.add_row(style.name, style.title, style.prompt)
     _out.print(table)
 
@@ -256,7 +271,9 @@ def models_pull(
 
 
 def _settings(**given: Any) -> Settings:
-    """Join the options with the environment; options win."""
+    """Join the options with the environment; options win, a --model over REFINE_MODELS too."""
+    if given.get("model") is not None:
+        given["models"] = ""
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -277,15 +294,28 @@ def _check_keys(settings: Settings) -> None:
     )
 
 
-def _find_files(model: str, *, pull: bool) -> None:
-    """Raise CheckpointError now, rather than from the engine, when the files are not here."""
-    from models import hub  # noqa: PLC0415
+def _only(model: str | None, settings: Settings) -> Settings:
+    """Return the settings with one checkpoint: the one that is named, else the default."""
+    loaded = settings.model_names()
+    named = {find_checkpoint(name).name: name for name in loaded} if model else {}
+    chosen = named.get(model, model) if model else loaded[0]
+    return settings.model_copy(update={"model": chosen, "models": ""})
 
-    checkpoint = find_checkpoint(model)
+
+def _find_files(settings: Settings, *, pull: bool) -> None:
+    """Raise CheckpointError now, rather than from the engine, when the files are not here."""
+    from models import hub, lora_files  # noqa: PLC0415
+
+    styles = load_styles(settings.styles)
     if pull:
-        hub.pull(checkpoint)
-    hub.local_folder(checkpoint)
-    hub.local_parts(checkpoint)
+        lora_files.pull_loras(styles)
+    for style in styles.values():
+        lora_files.local_lora(style)
+    for checkpoint in map(find_checkpoint, settings.model_names()):
+        if pull:
+            hub.pull(checkpoint)
+        hub.local_folder(checkpoint)
+        hub.local_parts(checkpoint)
 
 
 def _client(settings: Settings) -> Any:

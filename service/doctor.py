@@ -18,7 +18,10 @@ from rich.table import Table
 from models.catalog import CheckpointError, find_checkpoint, load_catalog
 from models.device import pick_device, pick_dtype
 from models.hub import local_folder
+from models.lora_files import local_lora
+from models.styles import load_styles
 from service.front.auth import KeyRing, is_loopback
+from service.front.thumbnails import read_thumbnails
 from service.keys import KeyFileError
 from service.settings import Settings
 
@@ -57,7 +60,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield _device(name, settings)
     yield _memory()
     yield _disk()
-    yield _model(settings)
+    for name in settings.model_names():
+        yield _model(name)
+    yield _styles(settings)
     yield from _cached()
     yield _port(settings)
     yield _keys(settings)
@@ -101,12 +106,22 @@ def _disk() -> Finding:
     return Finding("disk", f"{gib:.1f} GiB free in {Path.home()}", cure)
 
 
-def _model(settings: Settings) -> Finding:
+def _model(name: str) -> Finding:
     try:
-        folder = local_folder(find_checkpoint(settings.model))
+        folder = local_folder(find_checkpoint(name))
     except CheckpointError as error:
-        return Finding("model", settings.model, str(error))
-    return Finding("model", f"{settings.model} in {folder}")
+        return Finding("model", name, str(error))
+    return Finding("model", f"{name} in {folder}")
+
+
+def _styles(settings: Settings) -> Finding:
+    try:
+        styles = load_styles(settings.styles)
+        loras = [style.name for style in styles.values() if local_lora(style)]
+        read_thumbnails(styles)
+    except CheckpointError as error:
+        return Finding("styles", settings.styles, str(error))
+    return Finding("styles", f"{len(styles)}, of which {len(loras)} name a LoRA")
 
 
 def _cached() -> Iterator[Finding]:

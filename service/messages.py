@@ -80,12 +80,17 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Ready:
-    """Engine to front, once: the checkpoint is loaded and warm on this device in this dtype."""
+    """Engine to front, once: the checkpoints are loaded and warm on this device in this dtype.
+
+    `loras` are the styles that have a LoRA, `misfits` those whose LoRA does not fit, by checkpoint.
+    """
 
     device: str
     dtype: str
     model: str
     max_batch: int
+    loras: dict[str, list[str]] = field(default_factory=dict)
+    misfits: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

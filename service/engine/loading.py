@@ -8,6 +8,7 @@ from pathlib import Path
 
 import diffusers
 import psutil
+import structlog
 import torch
 import transformers
 
@@ -16,8 +17,9 @@ from models.device import pick_device, pick_dtype
 from models.graphs import CUDA_BUCKETS, CudaGraphs
 from models.hub import local_folder, local_parts
 from models.loader import Adapter, CheckpointFiles, load_pipeline
+from models.lora_files import local_lora, own_lora
 from models.pipeline import Pipeline
-from models.styles import load_styles
+from models.styles import Style, load_styles
 from models.weights import num_parameters, weights_in
 from service.engine.compiler import Compiler
 from service.engine.engine import Engine
@@ -25,6 +27,8 @@ from service.engine.scheduler import Scheduler
 from service.engine.warming import Warming
 from service.messages import Ready
 from service.settings import EngineSettings
+
+_log = structlog.get_logger(__name__)
 
 _DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
 
@@ -47,6 +51,8 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
         dtype=str(dtype).removeprefix("torch."),
         model=next(iter(pipelines)),
         max_batch=max_batch,
+        loras={name: pipeline.adapters.names for name, pipeline in pipelines.items()},
+        misfits={name: list(pipeline.adapters.misfits) for name, pipeline in pipelines.items()},
     )
     return Engine(pipelines, scheduler, warming=_warming(settings, pipelines)), ready
 
@@ -66,11 +72,12 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
             CheckpointFiles(folder, **local_parts(checkpoint)),
             device=device,
             dtype=dtype,
-            adapters=_adapters(folder, settings.styles),
+            adapters=_adapters(folder, load_styles(settings.styles)),
             max_batch=_max_batch(settings, device),
             guidance_range=checkpoint.guidance_range,
             is_compiled=settings.compile != "off",
         )
+    _tell_misfits(pipelines, load_styles(settings.styles))
     return pipelines
 
 
@@ -93,16 +100,39 @@ def _check_memory(checkpoints: Sequence[Checkpoint], device: str, dtype: torch.d
         )
 
 
-def _adapters(folder: Path, styles: str) -> dict[str, Adapter]:
-    """Return the LoRAs of the styles: the checkpoint's own `loras/STYLE.safetensors`, or theirs."""
+def _adapters(folder: Path, styles: Mapping[str, Style]) -> dict[str, Adapter]:
+    """Return the LoRAs of the styles: theirs, or the checkpoint's own `loras/STYLE.safetensors`."""
     found = {}
-    for style in load_styles(styles).values():
-        own = folder / "loras" / f"{style.name}.safetensors"
-        if own.is_file():
+    for style in styles.values():
+        theirs = local_lora(style)
+        if theirs is not None:
+            found[style.name] = Adapter(theirs, style.lora_weight, may_misfit=True)
+        elif (own := own_lora(folder, style)) is not None:
             found[style.name] = Adapter(own, style.lora_weight)
-        elif style.lora is not None:
-            found[style.name] = Adapter(Path(style.lora), style.lora_weight)
     return found
+
+
+def _tell_misfits(pipelines: Mapping[str, Pipeline], styles: Mapping[str, Style]) -> None:
+    """Log which style does not fit which checkpoint.
+
+    Raises CheckpointError, with line and field, for a LoRA that fits none of them.
+    """
+    for style in styles.values():
+        reasons = {
+            name: pipeline.adapters.misfits[style.name]
+            for name, pipeline in pipelines.items()
+            if style.name in pipeline.adapters.misfits
+        }
+        if len(reasons) == len(pipelines):
+            told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+            raise style.fault("lora", f"it fits none of the checkpoints that are served: {told}")
+        for name, reason in reasons.items():
+            _log.warning(
+                "a style is not available for a checkpoint: its LoRA does not fit",
+                style=style.name,
+                checkpoint=name,
+                reason=reason,
+            )
 
 
 def _place(settings: EngineSettings) -> tuple[str, torch.dtype]:

@@ -25,6 +25,7 @@ from service.front.schemas import (
     UpscaleRequest,
     picture_parameters,
 )
+from service.front.served import check_fits
 from service.front.tiles import blend_tiles
 from service.jobs import Finished, GenerationParams, Pixels
 from service.settings import Settings
@@ -150,6 +151,7 @@ async def _generate(
         return (deadline.when() or 0.0) - asyncio.get_running_loop().time()
 
     async def attempt() -> Finished:
+        check_fits(params, client.health.ready)
         return await client.generate(
             params, asked.image, timeout_s=remaining_s(), mask=asked.mask, caller=caller
         )

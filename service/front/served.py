@@ -1,4 +1,4 @@
-"""What this server serves, by name: its checkpoints and its styles. A name is never a path."""
+"""What this server serves, by name: checkpoints, styles and thumbnails. A name is no path."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from models.catalog import Checkpoint, Pace, find_checkpoint
 from models.styles import Style, load_styles
 from service.errors import ValidationFailed
 from service.front.schemas import Chosen, RefineRequest
+from service.front.thumbnails import Thumbnail, read_thumbnails
+from service.jobs import GenerationParams
+from service.messages import Ready
 from service.settings import Settings
 
 Row = TypeVar("Row")
@@ -21,12 +24,14 @@ class Served:
 
     checkpoints: Mapping[str, Checkpoint]
     styles: Mapping[str, Style]
+    thumbnails: Mapping[str, Thumbnail]
 
     @classmethod
     def of(cls, settings: Settings) -> Served:
         """Read the tables. Raises CheckpointError for a checkpoint or styles that are none."""
         found = [find_checkpoint(model) for model in settings.model_names()]
-        return cls({row.name: row for row in found}, load_styles(settings.styles))
+        styles = load_styles(settings.styles)
+        return cls({row.name: row for row in found}, styles, read_thumbnails(styles))
 
     @property
     def default(self) -> Checkpoint:
@@ -43,6 +48,19 @@ class Served:
             checkpoint = _look_up(request.model_id, self.checkpoints, "modelId")
         style = _look_up(request.style or "NONE", self.styles, "style")
         return Chosen(checkpoint, style, checkpoint.defaults_of(pace))
+
+
+def check_fits(params: GenerationParams, ready: Ready | None) -> None:
+    """Raise ValidationFailed for a style whose LoRA does not fit the checkpoint.
+
+    A picture made without it would be wrong without a word.
+    """
+    if ready is not None and params.style in ready.misfits.get(params.model, ()):
+        raise ValidationFailed(
+            f"style {params.style} is not available for the checkpoint {params.model}: its LoRA "
+            "does not fit it; see /v1/styles",
+            path="$.style",
+        )
 
 
 def _look_up(name: str, table: Mapping[str, Row], field: str) -> Row:

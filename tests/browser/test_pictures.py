@@ -78,6 +78,15 @@ def test_an_upscale_is_twice_as_large_and_goes_to_the_canvas(painter: Painter) -
     assert painter.look("paint") == before
 
 
+LOADED = "images => images.every(image => image.complete && image.naturalWidth === 128)"
+PIXELS = """images => images.map(image => {
+  const canvas = new OffscreenCanvas(128, 128);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, 128, 128).data.join();
+})"""
+
+
 def test_a_style_is_asked_for_and_seen(painter: Painter) -> None:
     """The chips are the service's styles; another one gives another picture, live."""
     page = painter.page
@@ -87,6 +96,34 @@ def test_a_style_is_asked_for_and_seen(painter: Painter) -> None:
     page.check('input[name="style"][value="SKETCH_BW"]', force=True)
     painter.wait_for_change("result", before)
     assert painter.frames[-1]["style"] == "SKETCH_BW"
+
+
+def test_each_style_shows_its_thumbnail(painter: Painter) -> None:
+    """All fourteen are pictures of their own, and the words beside them name them."""
+    page = painter.page
+    painter.pause()
+    pictures = page.locator("#styles img")
+    expect(pictures).to_have_count(14)
+    painter.wait_for(lambda: pictures.evaluate_all(LOADED))
+    looks = pictures.evaluate_all(PIXELS)
+    assert len(set(looks)) == 14
+    expect(page.get_by_role("radio", name="Anime", exact=True)).to_have_count(1)
+
+
+def test_styles_are_chosen_by_keyboard(painter: Painter) -> None:
+    """Tab leads to the chosen one, arrows to its neighbours, and the outline shows which it is."""
+    page = painter.page
+    painter.pause()
+    expect(page.locator("#styles label")).to_have_count(14)
+    page.check('input[name="style"][value="NONE"]', force=True)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("ArrowRight")
+    chosen = page.locator('input[name="style"]:checked')
+    expect(chosen).to_be_focused()
+    assert chosen.input_value() == "ANIME"
+    label = page.locator("#styles label:has(:checked)")
+    assert label.evaluate("label => getComputedStyle(label).outlineStyle") == "solid"
 
 
 def test_a_locked_seed_stays_and_an_open_one_does_not(painter: Painter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.painter import Painter
 from tests.browser.service import Service
-from tests.fakes import FakeEngineClient
+from tests.fakes import READY, FakeEngineClient
 from tests.servers import KEY, running_server
 
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -34,6 +35,7 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Browser) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector(".has-result", timeout=20_000)
         expect(dialog).to_be_hidden()
+        expect(page.locator("#styles img")).to_have_count(14)  # which need the key, too
         page.reload()  # kept for the tab
         page.wait_for_selector('.pill[data-state="connected"]')
         assert page.evaluate("() => !Object.keys(localStorage).some(name => name.endsWith('key'))")
@@ -73,6 +75,26 @@ def test_a_finger_draws_on_a_phone(browser: Browser, service: Service) -> None:
         assert painter.look("paint") != before
         page.click("#panel-toggle")
         expect(page.locator("#strength")).to_be_in_viewport()
+        styles = page.locator("#styles label")
+        expect(styles).to_have_count(14)
+        for index in (0, 13):
+            styles.nth(index).scroll_into_view_if_needed()
+            box = styles.nth(index).bounding_box()
+            assert box is not None
+            assert box["width"] >= 44
+            assert box["height"] >= 44
+
+
+def test_a_style_that_does_not_fit_cannot_be_chosen(browser: Browser) -> None:
+    """It is shown, and said to whoever does not see it; the others are there as ever."""
+    engine = FakeEngineClient()
+    engine.health = replace(engine.health, ready=replace(READY, misfits={"pocket": ["VIBRANT"]}))
+    with running_server(engine) as address, Painter.at(browser, address) as painter:
+        page = painter.page
+        expect(page.locator("#styles label")).to_have_count(14)
+        misfit = page.get_by_role("radio", name="Vibrant, does not fit the checkpoint")
+        expect(misfit).to_be_disabled()
+        expect(page.locator("#styles input:enabled")).to_have_count(13)
 
 
 def swipe(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -22,6 +22,12 @@ export class Api {
     return (await this.#json("v1/styles")).styles;
   }
 
+  /** A thumbnail of a style, as an address that an image can show: its own would ask for the key. */
+  async thumbnail(path) {
+    const response = await this.#fetch(path.replace(/^\//, ""));
+    return URL.createObjectURL(await response.blob());
+  }
+
   async model() {
     return (await this.#json("v1/models")).models.find((model) => model.loaded) ?? null;
   }

@@ -205,7 +205,7 @@ function bindPrompt() {
 async function learn() {
   try {
     const [styles, model] = await Promise.all([api.styles(), api.model()]);
-    panel.showStyles(styles);
+    panel.showStyles(styles, (path) => api.thumbnail(path));
     if (model) panel.showModel(model);
     if (model && !hasOwnSettings) settings.set(model.defaults[`/${REFINE_ROUTE}`]);
     hasOwnSettings = true;

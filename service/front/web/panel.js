@@ -3,23 +3,6 @@
 import { LIVE_STEPS, SIDES, randomSeed, stepsRun, strengthWord } from "./settings.js";
 import { byId, make } from "./dom.js";
 
-const CHIPS = {
-  NONE: "#d9d9d6, #f4f4f2",
-  ANIME: "#ff8fb1, #7cc6ff",
-  CINEMATIC: "#0f4c5c, #e36414",
-  DIGITAL_ART: "#5f0fff, #ff3cac",
-  DYNAMIC: "#ff512f, #1d1d3b",
-  ENVIRONMENT: "#7ea8b8, #d7dccb",
-  FANTASY_ART: "#5b2a86, #f2c14e",
-  ILLUSTRATION: "#f6d6ad, #8fb996",
-  PHOTOGRAPHY: "#46505a, #c2a878",
-  RAYTRACED: "#10151f, #9fd3ff",
-  RENDER_3D: "#c9b8a8, #8f9fb5",
-  SKETCH_BW: "#f2f2f2, #4a4a4a",
-  SKETCH_COLOR: "#ffe9c9, #e07a5f",
-  VIBRANT: "#ffd400, #ff0054",
-};
-
 /** Bind the panel to the settings, both ways. */
 export class Panel {
   #settings;
@@ -40,17 +23,9 @@ export class Panel {
     this.show();
   }
 
-  /** Offer the service's styles; one with a thumbnail shows it. */
-  showStyles(styles) {
-    const chips = styles.map(({ name, title, thumbnail, strength, guidance }) => {
-      const input = make("input", { type: "radio", name: "style", value: name });
-      // A style may look best with values of its own; the sliders show them.
-      const choice = { style: name, strength, guidance };
-      input.addEventListener("change", () => this.#settings.set(choice));
-      const words = make("span", { class: "style-title" }, [title]);
-      return make("label", { title }, [input, pictureOf(name, thumbnail), words]);
-    });
-    byId("styles").replaceChildren(...chips);
+  /** Offer the service's styles. `load` fetches a thumbnail, as the address of an image. */
+  showStyles(styles, load) {
+    byId("styles").replaceChildren(...styles.map((style) => this.#style(style, load)));
     this.show();
   }
 
@@ -77,6 +52,21 @@ export class Panel {
     byId("shape-out").textContent = `${values.width} × ${values.height}`;
     check("shape", `${values.width}x${values.height}`);
     check("style", values.style);
+  }
+
+  #style({ name, title, thumbnail, strength, guidance, available }, load) {
+    const input = make("input", { type: "radio", name: "style", value: name });
+    // A style may look best with values of its own; the sliders show them.
+    const choice = { style: name, strength, guidance };
+    input.addEventListener("change", () => this.#settings.set(choice));
+    const words = make("span", { class: "style-title" }, [title]);
+    const label = make("label", { title }, [input, pictureOf(name, thumbnail, load), words]);
+    if (available === false) {
+      input.disabled = true;
+      label.title = `${title}, does not fit the checkpoint`;
+      input.setAttribute("aria-label", label.title);
+    }
+    return label;
   }
 
   #bindRange(id, name = id) {
@@ -122,17 +112,23 @@ function stepsText({ steps, strength }) {
   return steps > LIVE_STEPS ? `${steps}, ${LIVE_STEPS} while you draw` : `${steps} will run`;
 }
 
-function pictureOf(name, thumbnail) {
-  if (thumbnail) return make("img", { class: "style-picture", src: thumbnail, alt: "" });
-  const chip = make("span", { class: "style-picture" });
-  chip.style.background = `linear-gradient(135deg, ${CHIPS[name] ?? chipOf(name)})`;
-  return chip;
+/** A style's thumbnail, once it is here; the words beside it say what it is. */
+function pictureOf(name, thumbnail, load) {
+  const picture = make("span", { class: "style-picture" });
+  picture.style.background = coloursOf(name);
+  const show = (src) => {
+    const image = make("img", { src, alt: "" });
+    image.addEventListener("load", () => URL.revokeObjectURL(src));
+    picture.append(image);
+  };
+  if (thumbnail) load(thumbnail).then(show, () => {}); // without it the colours stay
+  return picture;
 }
 
-/** Colours for a style that is not known here, always the same. */
-function chipOf(name) {
+/** Colours for a style until its thumbnail is there, or for good; always the same. */
+function coloursOf(name) {
   const hue = [...name].reduce((sum, letter) => sum + 37 * letter.charCodeAt(0), 0) % 360;
-  return `hsl(${hue} 60% 60%), hsl(${(hue + 60) % 360} 60% 75%)`;
+  return `linear-gradient(135deg, hsl(${hue} 60% 60%), hsl(${(hue + 60) % 360} 60% 75%))`;
 }
 
 function put(id, value, text) {
