@@ -18,6 +18,7 @@ from service.settings import Settings
 from tests.fakes import FakeEngineClient
 
 KEY = "a-test-key"
+MAX_BODY_BYTES = 2_000_000
 START_S = 120.0
 """The longest that an engine may take to start, on a machine that does other things."""
 

@@ -1,4 +1,4 @@
-"""What the tests of the wire share: a server with a fake engine, and a client with the key."""
+"""What the tests of the wire share: a client of a server, with the key."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any, Self
 import httpx
 from PIL import Image
 
-from tests.fakes import FakeEngineClient
 from tests.servers import KEY
 
 ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
 PATHS = [prefix + route for prefix in ("", "/api/rest/v1") for route in ROUTES]
-MAX_BODY_BYTES = 2_000_000
+TIMEOUT_S = 240
+"""Longer than any deadline, so that a late answer is told as what it is."""
+
 STAGES = ["decode", "queue", "text", "encode", "denoise", "vae", "codec"]
 
 
@@ -29,13 +30,12 @@ PICTURE = data_url(Image.new("RGB", (64, 48), (200, 30, 60)))
 
 
 class Api:
-    """A server, its engine, and a client that holds the key."""
+    """A server, and a client that holds the key."""
 
-    def __init__(self, url: str, engine: FakeEngineClient, key: str = KEY) -> None:
+    def __init__(self, url: str, key: str = KEY) -> None:
         self.url = url
-        self.engine = engine
         self.http = httpx.Client(
-            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=TIMEOUT_S
         )
 
     def __enter__(self) -> Self:
@@ -59,6 +59,12 @@ class Api:
         sentence: str = content["error"]
         assert not re.search(r"0x[0-9a-f]{6}|/usr/|site-packages|Traceback", sentence)
         return sentence
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    """Width and height of a file."""
+    with Image.open(io.BytesIO(picture)) as image:
+        return image.size
 
 
 def picture_of(response: httpx.Response) -> bytes:

@@ -39,7 +39,7 @@ def main(log_format: LogFormat) -> None:
     configure_logging(log_format)
     logging.root.setLevel(logging.DEBUG)
     engine = FakeEngineClient()
-    with running_server(engine, api_keys=KEY) as url, Api(url, engine, KEY) as api:
+    with running_server(engine, api_keys=KEY) as url, Api(url, KEY) as api:
         send_canaries(api)
         for error in ERRORS:
             engine.refusals.append(error)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A server for the tests of the wire."""
+"""A client of the server that a case of the wire is held against."""
 
 from __future__ import annotations
 
@@ -7,25 +7,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.fakes import FakeEngineClient
-from tests.front.api import MAX_BODY_BYTES, Api
-from tests.servers import KEY, running_server
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, FakeEngineClient]]:
-    engine = FakeEngineClient()
-    with running_server(engine, api_keys=f"another,{KEY}", max_body_bytes=MAX_BODY_BYTES) as url:
-        yield url, engine
+from tests.front.api import Api
 
 
 @pytest.fixture
-def api(server: tuple[str, FakeEngineClient]) -> Iterator[Api]:
-    url, engine = server
-    engine.asked.clear()
-    api = Api(url, engine)
-    yield api
-    engine.refusals.clear()
-    api.http.close()
+def api(address: str) -> Iterator[Api]:
+    with Api(address) as api:
+        yield api
     # Whatever a test sent, the server is well after it.
-    assert httpx.get(url + "/health/live").json() == {"live": True}
+    assert httpx.get(address + "/health/live").json() == {"live": True}

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.servers import KEY
 
-WAIT_S = 20.0
+WAIT_S = 120.0  # the longest upscale of a real engine on a busy machine
 
 
 def picture(colour: tuple[int, int, int] = (200, 30, 60), file_format: str = "JPEG") -> bytes:

@@ -1,4 +1,4 @@
-"""The wire, against a real server with a fake engine behind it."""
+"""The wire, against a real server with a fake engine behind it, and against whole services."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from service.errors import (
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED, SIDES
 from service.keys import KeyRecord, digest_of, write_keys
+from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.front.api import (
-    MAX_BODY_BYTES,
     PATHS,
     PICTURE,
     ROUTES,
@@ -40,8 +40,9 @@ from tests.front.api import (
     Api,
     data_url,
     picture_of,
+    size_of,
 )
-from tests.servers import KEY, running_server, wait_until
+from tests.servers import KEY, MAX_BODY_BYTES, running_server, wait_until
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -74,12 +75,12 @@ def test_stages_are_told(api: Api) -> None:
     assert all(float(entry.partition(";dur=")[2]) >= 0 for entry in header.split(", "))
 
 
-def test_absent_fields_get_the_checkpoint_defaults(api: Api) -> None:
+def test_absent_fields_get_the_checkpoint_defaults(api: Api, witness: Witness) -> None:
     """What is left out is the checkpoint's default, and 512 x 512."""
-    api.refine()
-    params, image, _ = api.engine.asked[-1]
+    picture = picture_of(api.refine())
+    params = witness.params_of(picture)
     defaults = load_catalog()["pocket"].defaults
-    assert image.shape == (512, 512, 3)
+    assert size_of(picture) == (512, 512)
     assert (params.height, params.width) == (512, 512)
     assert params.num_inference_steps == defaults.num_inference_steps
     assert params.strength == defaults.strength
@@ -87,15 +88,14 @@ def test_absent_fields_get_the_checkpoint_defaults(api: Api) -> None:
     assert params.prompt == "a boat"
 
 
-def test_null_equals_absent(api: Api) -> None:
+def test_null_equals_absent(api: Api, witness: Witness) -> None:
     """The Python SDK sends nulls for what its caller left out."""
     names = ["guidance", "height", "width", "requestTimestamp", "steps", "strength", "style"]
     response = api.refine(seed=1, **dict.fromkeys([*names, "outputFormat"]))
     assert response.status_code == 200
     assert "requestTimestamp" not in response.json()["lcmGenerationJob"]
-    with_nulls = api.engine.asked[-1][0]
-    api.refine(seed=1)
-    assert api.engine.asked[-1][0] == with_nulls
+    with_nulls = witness.params_of(picture_of(response))
+    assert witness.params_of(picture_of(api.refine(seed=1))) == with_nulls
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,21 @@ def test_the_timestamp_is_echoed_as_text(api: Api, given: Any, echoed: str) -> N
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 + 3, MAX_SEED])
-def test_a_seed_is_echoed_whole(api: Api, seed: int) -> None:
+def test_a_seed_is_echoed_whole(api: Api, witness: Witness, seed: int) -> None:
     """Seeds over 2^32 reach the engine and the answer unchanged."""
-    assert api.refine(seed=seed).json()["lcmGenerationJob"]["seed"] == seed
-    assert api.engine.asked[-1][0].seeds == (seed,)
+    response = api.refine(seed=seed)
+    assert response.json()["lcmGenerationJob"]["seed"] == seed
+    assert witness.params_of(picture_of(response)).seeds == (seed,)
 
 
-def test_a_seed_is_drawn_and_told(api: Api) -> None:
+def test_a_seed_is_drawn_and_told(api: Api, witness: Witness) -> None:
     """Without a seed every request gets its own, which the answer tells."""
-    seeds = [api.refine().json()["lcmGenerationJob"]["seed"] for _ in range(4)]
+    seeds = []
+    for _ in range(4):
+        response = api.refine()
+        seeds.append(response.json()["lcmGenerationJob"]["seed"])
+        assert witness.params_of(picture_of(response)).seeds == (seeds[-1],)
     assert len(set(seeds)) == 4
-    assert [asked[0].seeds for asked in api.engine.asked] == [(seed,) for seed in seeds]
 
 
 GOOD = [
@@ -132,12 +136,16 @@ GOOD = [
 
 
 @pytest.mark.parametrize("fields", GOOD, ids=lambda fields: json.dumps(fields)[:40])
-def test_what_is_inside_the_bounds_is_taken(api: Api, fields: dict[str, Any]) -> None:
+def test_what_is_inside_the_bounds_is_taken(
+    api: Api, witness: Witness, fields: dict[str, Any]
+) -> None:
     """Each end of each bound, each shape, each style gives a picture of the asked size."""
     response = api.refine(**fields)
     assert response.status_code == 200, response.text
-    params, image, _ = api.engine.asked[-1]
-    assert image.shape == (fields.get("height", 512), fields.get("width", 512), 3)
+    picture = picture_of(response)
+    params = witness.params_of(picture)
+    size = (fields.get("width", 512), fields.get("height", 512))
+    assert (params.width, params.height) == size_of(picture) == size
     style = load_styles()[fields.get("style", "NONE")]
     assert params.prompt == style.apply(fields.get("prompt", "a boat"))
 
@@ -158,13 +166,15 @@ BAD: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD)
-def test_what_is_outside_the_bounds_is_refused_by_name(api: Api, name: str, value: Any) -> None:
+def test_what_is_outside_the_bounds_is_refused_by_name(
+    api: Api, witness: Witness, name: str, value: Any
+) -> None:
     """Wrong types and values are told with the field and what it must be; nothing is coerced."""
     body = json.dumps({"imageDataUrl": PICTURE, "prompt": "a boat", name: value})
     response = api.http.post(ROUTES[0], content=body, headers={"content-type": "application/json"})
     sentence = api.refused(response, 400, "validation-failed", f"$.{name}")
     assert sentence.startswith(f"{name} must be ")
-    assert not api.engine.asked
+    assert witness.num_asked == 0
 
 
 @pytest.mark.parametrize("name", ["imageDataUrl", "prompt"])
@@ -308,9 +318,11 @@ def test_unknown_paths_and_methods_are_told(api: Api) -> None:
         (GenerationFailed("this picture could not be made"), 500),
     ],
 )
-def test_the_engine_s_refusals_reach_the_caller(api: Api, error: RefineError, status: int) -> None:
+def test_the_engine_s_refusals_reach_the_caller(
+    api: Api, engine: FakeEngineClient, error: RefineError, status: int
+) -> None:
     """Each with its code, and with `Retry-After` where trying again helps."""
-    api.engine.refusals.append(error)
+    engine.refusals.append(error)
     response = api.refine()
     api.refused(response, status, error.code)
     expected = None if error.retry_after_s is None else str(error.retry_after_s)
@@ -318,25 +330,25 @@ def test_the_engine_s_refusals_reach_the_caller(api: Api, error: RefineError, st
     assert api.refine().status_code == 200
 
 
-def test_a_job_lost_with_its_engine_runs_once_more(api: Api) -> None:
+def test_a_job_lost_with_its_engine_runs_once_more(api: Api, engine: FakeEngineClient) -> None:
     """The caller gets the picture, of the same seed; a second loss is told."""
     lost = EngineRestarting("the engine ended in the middle", retry_after_s=5)
-    api.engine.refusals.append(lost)
+    engine.refusals.append(lost)
     answer = api.refine()
     assert answer.status_code == 200
-    first, second = (asked[0] for asked in api.engine.asked)
+    first, second = (asked[0] for asked in engine.asked)
     assert first == second
-    api.engine.refusals.extend([lost, lost])
+    engine.refusals.extend([lost, lost])
     response = api.refine()
     api.refused(response, 503, "engine-restarting")
     assert response.headers["retry-after"] == "5"
 
 
 def test_the_unforeseen_is_told_without_its_inside(
-    api: Api, capfd: pytest.CaptureFixture[str]
+    api: Api, engine: FakeEngineClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A bug answers 500 with an id that stands in the log beside the trace."""
-    api.engine.refusals.append(ZeroDivisionError("secret inside"))  # type: ignore[arg-type]
+    engine.refusals.append(ZeroDivisionError("secret inside"))  # type: ignore[arg-type]
     response = api.refine()
     sentence = api.refused(response, 500, "unexpected")
     assert response.headers["x-request-id"] in sentence
@@ -356,10 +368,10 @@ def test_the_request_id_is_echoed_when_it_is_harmless(
     assert (response.headers["x-request-id"] == given) == is_kept
 
 
-def test_the_deadline_can_be_shortened(api: Api) -> None:
+def test_the_deadline_can_be_shortened(api: Api, engine: FakeEngineClient) -> None:
     """`X-Request-Timeout-Ms` bounds the request: 504, and the engine is told to stop."""
-    api.engine.is_open.clear()
-    before = api.engine.num_aborted
+    engine.is_open.clear()
+    before = engine.num_aborted
     try:
         response = api.http.post(
             ROUTES[0],
@@ -367,19 +379,19 @@ def test_the_deadline_can_be_shortened(api: Api) -> None:
             headers={"x-request-timeout-ms": "300"},
         )
     finally:
-        api.engine.is_open.set()
+        engine.is_open.set()
     api.refused(response, 504, "deadline-exceeded")
-    assert api.engine.num_aborted == before + 1
-    assert api.engine.asked[-1][2] < 0.3
+    assert engine.num_aborted == before + 1
+    assert engine.asked[-1][2] < 0.3
     for value in ("0", "-5", "soon", "1e3", ""):
         response = api.http.post(ROUTES[0], json={}, headers={"x-request-timeout-ms": value})
         api.refused(response, 400, "bad-request")
 
 
-def test_a_caller_who_goes_frees_the_engine(api: Api) -> None:
+def test_a_caller_who_goes_frees_the_engine(api: Api, engine: FakeEngineClient) -> None:
     """When the connection closes in the middle, the job is aborted."""
-    api.engine.is_open.clear()
-    before = api.engine.num_aborted
+    engine.is_open.clear()
+    before = engine.num_aborted
     host, port = api.url.removeprefix("http://").split(":")
     body = json.dumps({"imageDataUrl": PICTURE, "prompt": ""}).encode()
     head = (
@@ -388,9 +400,9 @@ def test_a_caller_who_goes_frees_the_engine(api: Api) -> None:
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + body)
-        wait_until(lambda: len(api.engine.asked) == 1, 5)
-    wait_until(lambda: api.engine.num_aborted == before + 1, 5)
-    api.engine.is_open.set()
+        wait_until(lambda: len(engine.asked) == 1, 5)
+    wait_until(lambda: engine.num_aborted == before + 1, 5)
+    engine.is_open.set()
 
 
 @pytest.mark.parametrize("output_format", ["jpeg", "png", "webp"])
@@ -418,12 +430,14 @@ def test_the_picture_tells_its_parameters_and_nothing_of_the_input(
     }  # fmt: skip
 
 
-def test_a_picture_of_the_asked_size_reaches_the_engine_unchanged(api: Api) -> None:
+def test_a_picture_of_the_asked_size_reaches_the_engine_unchanged(
+    api: Api, engine: FakeEngineClient
+) -> None:
     """With `NONE` and the right size neither prompt nor pixels are touched, and PNG is exact."""
     pixels = np.random.default_rng(0).integers(0, 256, (640, 512, 3), dtype=np.uint8)
     url = data_url(Image.fromarray(pixels).quantize(64).convert("RGB"))
     response = api.refine(imageDataUrl=url, height=640, width=512, outputFormat="png")
-    _, image, _ = api.engine.asked[-1]
+    _, image, _ = engine.asked[-1]
     with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as sent:
         np.testing.assert_array_equal(image, np.asarray(sent))
     with Image.open(io.BytesIO(picture_of(response))) as answered:
@@ -448,12 +462,14 @@ def test_styles_and_models_are_listed(api: Api) -> None:
         (EngineHealth("failed", "none"), "could not start"),
     ],
 )
-def test_readiness_tells_its_reason(api: Api, health: EngineHealth, reason: str) -> None:
+def test_readiness_tells_its_reason(
+    api: Api, engine: FakeEngineClient, health: EngineHealth, reason: str
+) -> None:
     """Readiness is the engine's, liveness the front's own."""
     assert api.http.get("/health/ready").json()["ready"]
-    usual, api.engine.health = api.engine.health, health
+    usual, engine.health = engine.health, health
     response = httpx.get(api.url + "/health/ready")
-    api.engine.health = usual
+    engine.health = usual
     assert response.status_code == 503
     assert response.headers["retry-after"]
     assert reason in response.json()["reason"]
@@ -486,7 +502,7 @@ def test_a_caller_over_its_limits_waits_and_others_do_not(tmp_path: Path) -> Non
     )
     with running_server(engine, keys_file=file, api_keys=KEY) as url, ExitStack() as stack:
         keys = ("narrow", "rare", KEY)
-        apis = {key: stack.enter_context(Api(url, engine, key)) for key in keys}
+        apis = {key: stack.enter_context(Api(url, key)) for key in keys}
         assert apis["rare"].refine().status_code == 200
         response = apis["rare"].refine()
         apis["rare"].refused(response, 429, "rate-limited")
@@ -495,7 +511,7 @@ def test_a_caller_over_its_limits_waits_and_others_do_not(tmp_path: Path) -> Non
         running = threading.Thread(target=apis["narrow"].refine)
         running.start()
         wait_until(lambda: len(engine.asked) == 2, 10)
-        response = stack.enter_context(Api(url, engine, "narrow")).refine()
+        response = stack.enter_context(Api(url, "narrow")).refine()
         apis["narrow"].refused(response, 429, "rate-limited")
         assert int(response.headers["retry-after"]) >= 1
         engine.is_open.set()
@@ -508,7 +524,7 @@ def test_a_removed_key_ends_within_five_seconds(tmp_path: Path) -> None:
     engine, file = FakeEngineClient(), tmp_path / "keys"
     write_keys(file, [KeyRecord("a", digest_of("old"))])
     with running_server(engine, keys_file=file) as url, ExitStack() as stack:
-        old, new = (stack.enter_context(Api(url, engine, key)) for key in ("old", "new"))
+        old, new = (stack.enter_context(Api(url, key)) for key in ("old", "new"))
         assert (old.refine().status_code, new.refine().status_code) == (200, 401)
         write_keys(file, [KeyRecord("a", digest_of("new"))])
         wait_until(lambda: old.refine().status_code == 401, 5)

@@ -152,7 +152,7 @@ def test_the_wire_is_the_same_in_processes() -> None:
     engine = FakeEngineClient()
     with (
         running_server(engine, api_keys=KEY, decode_isolation="process") as url,
-        Api(url, engine) as api,
+        Api(url) as api,
     ):
         assert api.refine().status_code == 200
         assert api.refine("/lcm-inpainting", maskDataUrl=PICTURE).status_code == 200
@@ -165,6 +165,6 @@ def test_threads_are_the_default(route: str) -> None:
     """Without a setting no process is started for a picture."""
     engine = FakeEngineClient()
     before = set(multiprocessing.active_children())
-    with running_server(engine) as url, Api(url, engine) as api:
+    with running_server(engine) as url, Api(url) as api:
         assert api.refine(route).status_code == 200
-        assert set(multiprocessing.active_children()) == before
+        assert set(multiprocessing.active_children()) <= before

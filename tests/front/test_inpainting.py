@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from service.jobs import Pixels
+from tests.fakes import FakeEngineClient
 from tests.front.api import Api, data_url, picture_of
 
 ROUTE = "/lcm-inpainting"
@@ -27,7 +28,7 @@ def mask_of(box: tuple[int, int, int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("prefix", ["", "/api/rest/v1"])
 def test_black_stays_and_white_is_repainted(api: Api, prefix: str) -> None:
-    """In a PNG answer every black pixel is the input's; the engine was given the mask."""
+    """In a PNG answer every black pixel is the input's, and white ones are not."""
     mask = mask_of((100, 120, 400, 300))
     answer = api.refine(
         prefix + ROUTE, imageDataUrl=URL, maskDataUrl=data_url(mask), outputFormat="png"
@@ -37,11 +38,21 @@ def test_black_stays_and_white_is_repainted(api: Api, prefix: str) -> None:
         result = np.asarray(image)
     black = np.asarray(mask) == 0
     np.testing.assert_array_equal(result[black], PIXELS[black])
-    np.testing.assert_array_equal(result[200, 250], 255 - PIXELS[200, 250])  # the fake's negative
-    given = api.engine.masks[-1]
+    assert (result[~black] != PIXELS[~black]).any()
+    assert answer.json()["lcmGenerationJob"]["maskLooksInverted"] is False
+
+
+def test_the_engine_is_given_the_mask(api: Api, engine: FakeEngineClient) -> None:
+    """As it was sent, to the pixel, and what it makes of the white area is what comes back."""
+    mask = mask_of((100, 120, 400, 300))
+    answer = api.refine(ROUTE, imageDataUrl=URL, maskDataUrl=data_url(mask), outputFormat="png")
+    given = engine.masks[-1]
     assert given is not None
     np.testing.assert_array_equal(given, np.asarray(mask))
-    assert answer.json()["lcmGenerationJob"]["maskLooksInverted"] is False
+    with Image.open(io.BytesIO(picture_of(answer))) as image:
+        np.testing.assert_array_equal(image.getpixel((250, 200)), 255 - PIXELS[200, 250])
+    api.refine()
+    assert engine.masks[-1] is None
 
 
 def test_an_inverted_mask_is_told(api: Api) -> None:
@@ -56,7 +67,6 @@ def test_other_routes_take_no_mask(api: Api) -> None:
     answer = api.refine(maskDataUrl=URL)
     api.refused(answer, 400, "bad-request", "$.maskDataUrl")
     assert "maskLooksInverted" not in api.refine().json()["lcmGenerationJob"]
-    assert api.engine.masks[-1] is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The realtime protocol, against a real server with a fake engine behind it."""
+"""The realtime protocol, against a real server with a fake engine, and against whole services."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from PIL import Image
 from service.errors import EngineStarting, GenerationFailed, QueueFull
 from service.front.refining import ROUTES
 from service.keys import KeyRecord, digest_of, write_keys
+from tests.backends import Witness
+from tests.fakes import FakeEngineClient
 from tests.front.api import STAGES, Api, data_url, picture_of
 from tests.front.sockets import PICTURE, greeted, opened, picture
 from tests.servers import running_server, wait_until
@@ -64,7 +66,6 @@ def test_every_route_can_be_asked(api: Api, route: str) -> None:
     side = 1024 if route == "lcm-upscale" else 512
     with Image.open(io.BytesIO(file)) as image:
         assert (image.format, image.size) == ("PNG", (side, side))
-    assert (api.engine.masks[-1] is not None) == (route == "lcm-inpainting")
 
 
 def test_a_ticket_opens_one_socket(api: Api) -> None:
@@ -91,46 +92,50 @@ def test_a_ticket_opens_one_socket(api: Api) -> None:
     ],
     ids=range(9),
 )  # fmt: skip
-def test_another_greeting_is_told_why_and_closed(api: Api, first: str | bytes) -> None:
+def test_another_greeting_is_told_why_and_closed(
+    api: Api, witness: Witness, first: str | bytes
+) -> None:
     """Nobody gets further without a valid key, whatever comes first."""
     with opened(api.url) as socket:
         socket.connection.send(first)
         assert socket.hear()["type"] == "error"
         assert socket.closed() == 4401
-    assert not api.engine.asked
+    assert witness.num_asked == 0
 
 
-def test_the_newest_frame_takes_the_place_of_the_one_that_waits(api: Api) -> None:
+def test_the_newest_frame_takes_the_place_of_the_one_that_waits(
+    api: Api, engine: FakeEngineClient
+) -> None:
     """While one runs, all but the last of the others are told that they will not, and by which."""
-    api.engine.is_open.clear()
+    engine.is_open.clear()
     with greeted(api.url) as socket:
         socket.frame(1)
-        wait_until(lambda: len(api.engine.asked) == 1, 5)
+        wait_until(lambda: len(engine.asked) == 1, 5)
         for frame_id in (2, 3, 4, 7):
             socket.frame(frame_id, file=picture((frame_id, 0, 0)))
         for replaced, by in ((2, 3), (3, 4), (4, 7)):
             assert socket.hear() == {"type": "replaced", "id": replaced, "by": by}
-        api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
+        engine.loop.call_soon_threadsafe(engine.is_open.set)
         socket.result(1)
         socket.result(7)
-    assert len(api.engine.asked) == 2
+    assert len(engine.asked) == 2
 
 
-def test_a_replaced_picture_is_not_decoded(api: Api) -> None:
+def test_a_replaced_picture_is_not_decoded(api: Api, engine: FakeEngineClient) -> None:
     """A broken picture that waits costs nothing when a newer frame comes; alone it is refused."""
-    api.engine.is_open.clear()
+    engine.is_open.clear()
     with greeted(api.url) as socket:
         socket.frame(1)
-        wait_until(lambda: len(api.engine.asked) == 1, 5)
+        wait_until(lambda: len(engine.asked) == 1, 5)
         socket.frame(2, file=b"broken")
         socket.frame(3, file=b"broken too")
         assert socket.hear() == {"type": "replaced", "id": 2, "by": 3}
-        api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
+        engine.loop.call_soon_threadsafe(engine.is_open.set)
         socket.result(1)
         socket.error("image-invalid", "$.imageDataUrl", 3)
 
 
-def test_an_equal_frame_is_answered_from_the_last_result(api: Api) -> None:
+def test_an_equal_frame_is_answered_from_the_last_result(api: Api, witness: Witness) -> None:
     """With a seed and the same picture the engine is not asked; anything else asks it."""
     with greeted(api.url) as socket:
         socket.frame(1, seed=3)
@@ -139,7 +144,7 @@ def test_an_equal_frame_is_answered_from_the_last_result(api: Api) -> None:
         again = socket.result(2)
         assert again["files"] == first["files"]
         assert (again["repeated"], again["requestTimestamp"]) == (True, "now")
-        assert len(api.engine.asked) == 1
+        assert witness.num_asked == 1
         others: list[dict[str, Any]] = [
             {"seed": 4}, {"seed": 4, "prompt": "a ship"}, {"seed": 4, "file": picture((1, 2, 3))},
             {"seed": 4, "route": "lcm-instant-refine"}, {}, {},
@@ -147,7 +152,7 @@ def test_an_equal_frame_is_answered_from_the_last_result(api: Api) -> None:
         for frame_id, other in enumerate(others, 3):
             socket.frame(frame_id, **other)
             assert "repeated" not in socket.result(frame_id)
-    assert len(api.engine.asked) == 1 + len(others)
+    assert witness.num_asked == 1 + len(others)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +167,7 @@ def test_an_equal_frame_is_answered_from_the_last_result(api: Api) -> None:
     ],
 )
 def test_a_refused_frame_leaves_the_socket_open(
-    api: Api, fields: dict[str, Any], code: str, path: str
+    api: Api, witness: Witness, fields: dict[str, Any], code: str, path: str
 ) -> None:
     """As over HTTP, with the frame's id; the picture that follows is skipped."""
     with greeted(api.url) as socket:
@@ -171,7 +176,7 @@ def test_a_refused_frame_leaves_the_socket_open(
             socket.error(code, path, frame_id)
         socket.frame(9)
         socket.result(9)
-    assert len(api.engine.asked) == 1
+    assert witness.num_asked == 1
 
 
 def test_a_frame_without_its_picture_is_told(api: Api) -> None:
@@ -221,13 +226,13 @@ def test_the_third_senseless_message_ends_the_socket(api: Api, message: str | by
         assert socket.closed() == 1008
 
 
-def test_a_frame_waits_while_the_queue_is_full(api: Api) -> None:
+def test_a_frame_waits_while_the_queue_is_full(api: Api, engine: FakeEngineClient) -> None:
     """Overload is no error of a painter's: the frame runs when there is room."""
-    api.engine.refusals.extend([QueueFull("full"), QueueFull("full")])
+    engine.refusals.extend([QueueFull("full"), QueueFull("full")])
     with greeted(api.url) as socket:
         socket.frame(1, seed=4)
         assert socket.result(1)["seed"] == 4
-    assert len(api.engine.asked) == 3
+    assert len(engine.asked) == 3
 
 
 @pytest.mark.parametrize(
@@ -235,10 +240,10 @@ def test_a_frame_waits_while_the_queue_is_full(api: Api) -> None:
     [GenerationFailed("this picture could not be made"), EngineStarting("later", retry_after_s=5)],
 )
 def test_the_engine_s_failures_reach_the_painter(
-    api: Api, error: GenerationFailed | EngineStarting
+    api: Api, engine: FakeEngineClient, error: GenerationFailed | EngineStarting
 ) -> None:
     """With their code, and the socket stays."""
-    api.engine.refusals.append(error)
+    engine.refusals.append(error)
     with greeted(api.url) as socket:
         socket.frame(1)
         told = socket.error(error.code, frame_id=1)
@@ -248,10 +253,10 @@ def test_the_engine_s_failures_reach_the_painter(
 
 
 def test_the_unforeseen_is_told_without_its_inside(
-    api: Api, capfd: pytest.CaptureFixture[str]
+    api: Api, engine: FakeEngineClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A bug costs one frame, and is found in the log by an id."""
-    api.engine.refusals.append(ZeroDivisionError("secret inside"))  # type: ignore[arg-type]
+    engine.refusals.append(ZeroDivisionError("secret inside"))  # type: ignore[arg-type]
     with greeted(api.url) as socket:
         socket.frame(1)
         told = socket.error("unexpected", frame_id=1)
@@ -262,17 +267,18 @@ def test_the_unforeseen_is_told_without_its_inside(
     assert told["error"].rpartition(" ")[2] in logged.out + logged.err
 
 
-def test_a_painter_who_goes_frees_the_engine(api: Api) -> None:
+def test_a_painter_who_goes_frees_the_engine(api: Api, engine: FakeEngineClient) -> None:
     """When the socket closes in the middle, the job is aborted."""
-    api.engine.is_open.clear()
-    before = api.engine.num_aborted
+    engine.is_open.clear()
+    before = engine.num_aborted
     with greeted(api.url) as socket:
         socket.frame(1)
-        wait_until(lambda: len(api.engine.asked) == 1, 5)
-    wait_until(lambda: api.engine.num_aborted == before + 1, 5)
-    api.engine.loop.call_soon_threadsafe(api.engine.is_open.set)
+        wait_until(lambda: len(engine.asked) == 1, 5)
+    wait_until(lambda: engine.num_aborted == before + 1, 5)
+    engine.loop.call_soon_threadsafe(engine.is_open.set)
 
 
+@pytest.mark.usefixtures("engine")
 def test_pictures_are_those_that_were_sent(api: Api) -> None:
     """The fake engine makes the negative: each result is that of its own frame."""
     with greeted(api.url) as socket:

@@ -76,6 +76,7 @@ def test_without_keys_only_this_machine_s_names_open_a_socket() -> None:
             assert opened_status == status
 
 
+@pytest.mark.usefixtures("engine")  # its server logs into this process
 def test_a_key_in_the_address_opens_nothing_and_is_not_logged(
     api: Api, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_too_large_a_message_ends_the_socket(api: Api) -> None:
         assert painter.closed() == 1009
 
 
+@pytest.mark.usefixtures("engine")  # as above
 def test_what_is_no_utf8_ends_the_socket(api: Api, capfd: pytest.CaptureFixture[str]) -> None:
     """1007, and nothing of it in the log."""
     with greeted(api.url) as painter:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import uuid
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from service.front.tiles import TILE_SIDE, blend_tiles, plan_tiles
 from service.jobs import Pixels
-from tests.front.api import Api, data_url, picture_of
+from tests.fakes import FakeEngineClient
+from tests.front.api import Api, data_url, picture_of, size_of
 from tests.front.pictures import scene
 
 ROUTE = "/lcm-upscale"
@@ -52,28 +51,30 @@ def test_tiles_of_other_brightness_leave_no_step() -> None:
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 2
 
 
-@pytest.mark.parametrize(("height", "width"), [(512, 512), (640, 1024)])
-def test_the_answer_is_twice_the_size_with_ids(api: Api, height: int, width: int) -> None:
-    """The engine gets tiles of one seed and its answer is joined; the ids are UUIDs."""
+def test_the_answer_is_twice_the_size_with_ids(api: Api) -> None:
+    """One picture, and the ids are UUIDs, which other routes do not have."""
     source = scene(300, 500)
-    answer = api.refine(
-        ROUTE, imageDataUrl=data_url(source), height=height, width=width, seed=5, outputFormat="png"
-    )
+    answer = api.refine(ROUTE, imageDataUrl=data_url(source), seed=5, outputFormat="png")
     assert answer.status_code == 200, answer.text
-    params, image, timeout_s = api.engine.asked[-1]
-    assert image.shape == (2 * height, 2 * width, 3)
-    assert (params.height, params.width) == (TILE_SIDE, TILE_SIDE)
-    assert params.origins == plan_tiles(2 * height, 2 * width)
-    assert params.seeds == (5,) * len(params.origins)
-    assert timeout_s > 60
-    with Image.open(io.BytesIO(picture_of(answer))) as picture:
-        assert picture.size == (2 * width, 2 * height)
+    assert size_of(picture_of(answer)) == (1024, 1024)
     job = answer.json()["lcmGenerationJob"]
     for name in ("generationId", "variationId"):
         (value,) = job[name]
         uuid.UUID(value)
     uuid.UUID(job["generatedImageId"])
     assert "generationId" not in api.refine().json()["lcmGenerationJob"]
+
+
+def test_the_engine_gets_tiles_of_one_seed(api: Api, engine: FakeEngineClient) -> None:
+    """Of a picture that was enlarged first, as rows of one job with a deadline of its own."""
+    answer = api.refine(ROUTE, height=640, width=1024, seed=5)
+    assert size_of(picture_of(answer)) == (2048, 1280)
+    params, image, timeout_s = engine.asked[-1]
+    assert image.shape == (1280, 2048, 3)
+    assert (params.height, params.width) == (TILE_SIDE, TILE_SIDE)
+    assert params.origins == plan_tiles(1280, 2048)
+    assert params.seeds == (5,) * len(params.origins)
+    assert timeout_s > 60
 
 
 @pytest.mark.parametrize(
@@ -87,10 +88,12 @@ def test_the_answer_is_twice_the_size_with_ids(api: Api, height: int, width: int
         ({"refineStrength": 0.9, "strength": 0.1}, 0.1),
     ],
 )
-def test_how_far_detail_may_depart(api: Api, fields: dict[str, Any], strength: float) -> None:
+def test_how_far_detail_may_depart(
+    api: Api, engine: FakeEngineClient, fields: dict[str, Any], strength: float
+) -> None:
     """The two fields of the route map to a strength; a strength given holds as it stands."""
     assert api.refine(ROUTE, **fields).status_code == 200
-    assert api.engine.asked[-1][0].strength == pytest.approx(strength)
+    assert engine.asked[-1][0].strength == pytest.approx(strength)
 
 
 @pytest.mark.parametrize(

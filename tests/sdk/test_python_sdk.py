@@ -21,6 +21,7 @@ from pydantic.alias_generators import to_snake
 from models.catalog import Defaults, Pace, load_catalog
 from models.styles import load_styles
 from service.errors import QueueFull
+from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.sdk import wire
 from tests.sdk.wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
@@ -75,9 +76,7 @@ def test_the_referee_is_the_contract_s() -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_picture_comes_back(
-    address: str, engine: FakeEngineClient, route: str, prefix: str
-) -> None:
+def test_a_picture_comes_back(address: str, witness: Witness, route: str, prefix: str) -> None:
     """Given every field, exactly 200 comes back with one picture and all that the SDK types."""
     response = call(address + prefix, route, ALL)
     assert response.status_code == 200
@@ -87,34 +86,40 @@ def test_a_picture_comes_back(
     assert job.keys() == wire.TYPED_FIELDS
     assert job["requestTimestamp"] == ALL["requestTimestamp"]
     assert json.loads(response.raw_response.text)["lcmGenerationJob"]["seed"] == ALL["seed"]
-    wire.check_picture(job, engine)
-    wire.check_all_reached_the_engine(engine)
+    wire.check_picture(job, witness)
+    wire.check_all_reached_the_engine(job, witness)
 
 
-def test_inpainting_takes_a_mask(address: str, engine: FakeEngineClient) -> None:
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_picture_is_made_of_the_one_that_was_sent(
+    address: str, engine: FakeEngineClient, route: str
+) -> None:
+    """The engine gets the caller's picture, and the caller what the engine makes of it."""
+    job = call(address, route, ALL).object.lcm_generation_job
+    wire.check_the_negative(job.model_dump(by_alias=True), engine)
+
+
+def test_inpainting_takes_a_mask(address: str, witness: Witness) -> None:
     """With a white mask the whole picture is repainted, and the job is of the usual shape."""
     job = call(address, "/lcm-inpainting", wire.INPAINT).object.lcm_generation_job
-    wire.check_picture(job.model_dump(by_alias=True), engine)
-    assert engine.masks[-1] is not None
+    wire.check_picture(job.model_dump(by_alias=True), witness)
 
 
-def test_an_upscale_comes_back_twice_as_large_with_its_ids(
-    address: str, engine: FakeEngineClient
-) -> None:
+def test_an_upscale_comes_back_twice_as_large_with_its_ids(address: str, witness: Witness) -> None:
     """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
     job = call(address, "/lcm-upscale", wire.UPSCALE).object.lcm_generation_job
     fields = job.model_dump(by_alias=True)
     assert fields.keys() >= wire.UPSCALE_FIELDS
     assert all(fields[name] for name in wire.UPSCALE_FIELDS)
     assert wire.size_of(fields) == (1024, 1024)
-    assert len(engine.asked) == 1
+    assert witness.num_asked == 1
 
 
-def test_the_typed_attributes_are_set(address: str, engine: FakeEngineClient) -> None:
+def test_the_typed_attributes_are_set(address: str, witness: Witness) -> None:
     """Each attribute of the SDK's job was in the answer: none stands at the SDK's own default."""
     job = call(address, ROUTES[0], ALL).object.lcm_generation_job
     assert job.model_fields_set == set(type(job).model_fields)
-    assert len(job.image_data_url) == len(engine.asked)
+    assert len(job.image_data_url) == witness.num_asked
     assert job.request_timestamp == ALL["requestTimestamp"]
     assert job.cost is None
     with pytest.deprecated_call(match="DEPRECATED"):  # by the SDK, in favour of cost
@@ -122,9 +127,7 @@ def test_the_typed_attributes_are_set(address: str, engine: FakeEngineClient) ->
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_the_asynchronous_client_gets_it_too(
-    address: str, engine: FakeEngineClient, route: str
-) -> None:
+def test_the_asynchronous_client_gets_it_too(address: str, witness: Witness, route: str) -> None:
     """The SDK's other half, over its asynchronous client, gets the same picture."""
     sdk = LeonardoAiSDK(bearer_auth=KEY, server_url=address)
     request = {to_snake(name): value for name, value in ALL.items()}
@@ -135,21 +138,19 @@ def test_the_asynchronous_client_gets_it_too(
 
     response = asyncio.run(ask())
     assert response.status_code == 200
-    wire.check_picture(response.object.lcm_generation_job.model_dump(by_alias=True), engine)
+    wire.check_picture(response.object.lcm_generation_job.model_dump(by_alias=True), witness)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_the_least_request_is_told_its_seed(
-    address: str, engine: FakeEngineClient, route: str
-) -> None:
+def test_the_least_request_is_told_its_seed(address: str, witness: Witness, route: str) -> None:
     """With picture and prompt alone: the defaults, no timestamp, and the seed that was drawn."""
     response = call(address, route, LEAST)
     sent = json.loads(response.raw_response.request.content)
     assert sent == LEAST | {"height": 512, "width": 512}
     job = response.object.lcm_generation_job
     assert job.request_timestamp is None
-    wire.check_picture(job.model_dump(by_alias=True), engine)
-    wire.check_seed_is_told(response.raw_response.text, engine)
+    wire.check_picture(job.model_dump(by_alias=True), witness)
+    wire.check_seed_is_told(response.raw_response.text, witness)
 
 
 def _defaults_of(route: str) -> Defaults:
@@ -158,23 +159,23 @@ def _defaults_of(route: str) -> Defaults:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_nulls_are_absent(address: str, engine: FakeEngineClient, route: str) -> None:
+def test_nulls_are_absent(address: str, witness: Witness, route: str) -> None:
     """The nulls that the SDK sends for what is None get the checkpoint's defaults."""
     response = call(address, route, NULLS)
     assert json.loads(response.raw_response.request.content) == NULLS
-    wire.check_picture(response.object.lcm_generation_job.model_dump(by_alias=True), engine)
-    params, defaults = wire.the_asked(engine), _defaults_of(route)
+    job = response.object.lcm_generation_job.model_dump(by_alias=True)
+    wire.check_picture(job, witness)
+    params, defaults = wire.the_asked(job, witness), _defaults_of(route)
     assert (params.height, params.width) == (512, 512)
     assert params.num_inference_steps == defaults.num_inference_steps
     assert params.strength == defaults.strength
     assert params.guidance_scale == defaults.guidance_scale
     assert params.prompt == NULLS["prompt"]
-    wire.check_seed_is_told(response.raw_response.text, engine)
+    wire.check_seed_is_told(response.raw_response.text, witness)
 
 
 @pytest.mark.parametrize(("given", "echoed"), [(1_767_323_045_678, "1767323045678"), (0.5, "0.5")])
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.usefixtures("engine")
 def test_a_number_for_a_timestamp_comes_back_as_text(
     address: str, route: str, given: float, echoed: str
 ) -> None:
@@ -201,7 +202,7 @@ def test_the_sdk_would_drop_a_broken_job(route: str, part: dict[str, Any]) -> No
 @pytest.mark.parametrize(("name", "value"), wire.OUT_OF_BOUNDS)
 @pytest.mark.parametrize("route", ROUTES)
 def test_out_of_bounds_is_final(
-    address: str, engine: FakeEngineClient, route: str, name: str, value: float
+    address: str, witness: Witness, route: str, name: str, value: float
 ) -> None:
     """A 400 raises the SDK's error, which names field and bound; it is not sent again."""
     watched = Watched(address)
@@ -210,11 +211,11 @@ def test_out_of_bounds_is_final(
     assert raised.value.status_code == 400
     wire.check_refusal(raised.value.body, "validation-failed", f"$.{name}")
     assert len(watched.sent_at_s) == 1
-    assert not engine.asked
+    assert witness.num_asked == 0
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_wrong_key_is_final(address: str, engine: FakeEngineClient, route: str) -> None:
+def test_a_wrong_key_is_final(address: str, witness: Witness, route: str) -> None:
     """A 401 raises the SDK's error; it is not sent again."""
     watched = Watched(address, key="a-wrong-key")
     with pytest.raises(errors.SDKError, match="a valid key is required") as raised:
@@ -223,14 +224,13 @@ def test_a_wrong_key_is_final(address: str, engine: FakeEngineClient, route: str
     assert raised.value.headers["www-authenticate"] == "Bearer"
     wire.check_refusal(raised.value.body, "access-denied")
     assert len(watched.sent_at_s) == 1
-    assert not engine.asked
+    assert witness.num_asked == 0
 
 
 @pytest.mark.parametrize(
     ("key", "status", "code"),
     [("a-wrong-key", 401, "access-denied"), (KEY, 413, "body-too-large")],
 )
-@pytest.mark.usefixtures("engine")
 def test_a_refusal_before_the_body_is_read_arrives(
     address: str, key: str, status: int, code: str
 ) -> None:

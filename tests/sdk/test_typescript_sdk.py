@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from service.errors import QueueFull
+from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.sdk import wire
 from tests.sdk.wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
@@ -103,7 +104,7 @@ def test_the_lock_names_no_host() -> None:
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_picture_comes_back(sdk: Sdk, engine: FakeEngineClient, route: str, prefix: str) -> None:
+def test_a_picture_comes_back(sdk: Sdk, witness: Witness, route: str, prefix: str) -> None:
     """Given every field, exactly 200 comes back with one picture and all that the SDK types."""
     outcome = sdk.call(route, ALL, serverURL=sdk.address + prefix)
     job = job_of(outcome)
@@ -114,49 +115,54 @@ def test_a_picture_comes_back(sdk: Sdk, engine: FakeEngineClient, route: str, pr
     assert job["requestTimestamp"] == ALL["requestTimestamp"]
     assert job["cost"] is job["apiCreditCost"] is None
     assert json.loads(exchange["received"])["lcmGenerationJob"]["seed"] == ALL["seed"]
-    wire.check_picture(job, engine)
-    wire.check_all_reached_the_engine(engine)
+    wire.check_picture(job, witness)
+    wire.check_all_reached_the_engine(job, witness)
 
 
-def test_inpainting_takes_a_mask(sdk: Sdk, engine: FakeEngineClient) -> None:
-    """With a white mask the whole picture is repainted, and the job is of the usual shape."""
-    wire.check_picture(job_of(sdk.call("/lcm-inpainting", wire.INPAINT)), engine)
-    assert engine.masks[-1] is not None
-
-
-def test_an_upscale_comes_back_twice_as_large_with_its_ids(
-    sdk: Sdk, engine: FakeEngineClient
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_picture_is_made_of_the_one_that_was_sent(
+    sdk: Sdk, engine: FakeEngineClient, route: str
 ) -> None:
+    """The engine gets the caller's picture, and the caller what the engine makes of it."""
+    wire.check_the_negative(job_of(sdk.call(route, ALL)), engine)
+
+
+def test_inpainting_takes_a_mask(sdk: Sdk, witness: Witness) -> None:
+    """With a white mask the whole picture is repainted, and the job is of the usual shape."""
+    wire.check_picture(job_of(sdk.call("/lcm-inpainting", wire.INPAINT)), witness)
+
+
+def test_an_upscale_comes_back_twice_as_large_with_its_ids(sdk: Sdk, witness: Witness) -> None:
     """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
     job = job_of(sdk.call("/lcm-upscale", wire.UPSCALE))
     assert job.keys() == (wire.TYPED_FIELDS - {"requestTimestamp"}) | wire.UPSCALE_FIELDS
     assert wire.size_of(job) == (1024, 1024)
-    assert len(engine.asked) == 1
+    assert witness.num_asked == 1
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_the_least_request_is_told_its_seed(sdk: Sdk, engine: FakeEngineClient, route: str) -> None:
+def test_the_least_request_is_told_its_seed(sdk: Sdk, witness: Witness, route: str) -> None:
     """With picture and prompt alone: the defaults, no timestamp, and the seed that was drawn."""
     outcome = sdk.call(route, LEAST)
     job = job_of(outcome)
     exchange = the_exchange(outcome)
     assert json.loads(exchange["sent"]) == LEAST | {"height": 512, "width": 512}
     assert job.keys() == wire.TYPED_FIELDS - {"requestTimestamp"}
-    wire.check_picture(job, engine)
-    wire.check_seed_is_told(exchange["received"], engine)
+    wire.check_picture(job, witness)
+    wire.check_seed_is_told(exchange["received"], witness)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_nulls_are_absent(sdk: Sdk, engine: FakeEngineClient, route: str) -> None:
+def test_nulls_are_absent(sdk: Sdk, witness: Witness, route: str) -> None:
     """The nulls that the SDK sends for what is null get a picture of the default size."""
     outcome = sdk.call(route, NULLS)
     assert json.loads(the_exchange(outcome)["sent"]) == NULLS
-    wire.check_picture(job_of(outcome), engine)
-    params = wire.the_asked(engine)
+    job = job_of(outcome)
+    wire.check_picture(job, witness)
+    params = wire.the_asked(job, witness)
     assert (params.height, params.width) == (512, 512)
 
 
-@pytest.mark.usefixtures("engine")
 def test_a_number_for_a_timestamp_comes_back_as_text(sdk: Sdk) -> None:
     """A numeric timestamp, which other clients send, is echoed as text that the SDK can read."""
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -181,7 +187,7 @@ def test_the_sdk_would_refuse_a_broken_job(sdk: Sdk) -> None:
 @pytest.mark.parametrize(("name", "value"), wire.OUT_OF_BOUNDS)
 @pytest.mark.parametrize("route", ROUTES)
 def test_out_of_bounds_is_final(
-    sdk: Sdk, engine: FakeEngineClient, route: str, name: str, value: float
+    sdk: Sdk, witness: Witness, route: str, name: str, value: float
 ) -> None:
     """A 400 throws the SDK's error, which names field and bound; it is not sent again."""
     outcome = sdk.call(route, ALL | {name: value}, retryConfig=RETRIES)
@@ -190,11 +196,11 @@ def test_out_of_bounds_is_final(
     assert f"{name} must be" in outcome["error"]["message"]
     wire.check_refusal(outcome["error"]["body"], "validation-failed", f"$.{name}")
     assert the_exchange(outcome)["status"] == 400
-    assert not engine.asked
+    assert witness.num_asked == 0
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_a_wrong_key_is_final(sdk: Sdk, engine: FakeEngineClient, route: str) -> None:
+def test_a_wrong_key_is_final(sdk: Sdk, witness: Witness, route: str) -> None:
     """A 401 throws the SDK's error; it is not sent again."""
     outcome = sdk.call(route, LEAST, bearerAuth="a-wrong-key", retryConfig=RETRIES)
     assert outcome["error"]["name"] == "SDKError"
@@ -202,14 +208,13 @@ def test_a_wrong_key_is_final(sdk: Sdk, engine: FakeEngineClient, route: str) ->
     assert outcome["error"]["headers"]["www-authenticate"] == "Bearer"
     wire.check_refusal(outcome["error"]["body"], "access-denied")
     assert the_exchange(outcome)["status"] == 401
-    assert not engine.asked
+    assert witness.num_asked == 0
 
 
 @pytest.mark.parametrize(
     ("key", "status", "code"),
     [("a-wrong-key", 401, "access-denied"), (KEY, 413, "body-too-large")],
 )
-@pytest.mark.usefixtures("engine")
 def test_a_refusal_before_the_body_is_read_arrives(
     sdk: Sdk, key: str, status: int, code: str
 ) -> None:

@@ -14,8 +14,10 @@ from PIL import Image
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED
 from service.jobs import GenerationParams
+from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.front.pictures import encoded, scene
+from tests.servers import MAX_BODY_BYTES
 
 DATA_URL_PREFIX = "data:image/jpeg;base64,"
 ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
@@ -23,7 +25,6 @@ PREFIXES = ["", "/api/rest/v1", "/api/rest/v1/"]
 TYPED_FIELDS = {"imageDataUrl", "requestTimestamp", "apiCreditCost", "cost"}
 """Everything that the SDKs' own type of a job has."""
 
-MAX_BODY_BYTES = 4 << 20
 JPEG_NOISE_LEVELS = 3  # of 255, on average
 
 
@@ -86,25 +87,32 @@ def size_of(job: Mapping[str, Any]) -> tuple[int, int]:
         return picture.size
 
 
-def the_asked(engine: FakeEngineClient) -> GenerationParams:
+def the_asked(job: Mapping[str, Any], witness: Witness) -> GenerationParams:
     """What the engine was asked for, which must have been one thing."""
-    [(params, _, _)] = engine.asked
-    return params
+    assert witness.num_asked == 1
+    return witness.params_of(cut(job))
 
 
-def check_picture(job: Mapping[str, Any], engine: FakeEngineClient) -> None:
-    """The job holds a JPEG of what the fake engine makes: the negative of what it was given."""
-    [(params, given, _)] = engine.asked
+def check_picture(job: Mapping[str, Any], witness: Witness) -> None:
+    """The job holds one JPEG of the size that was asked for."""
+    params = the_asked(job, witness)
     with Image.open(io.BytesIO(cut(job))) as picture:
         assert picture.format == "JPEG"
         assert picture.size == (params.width, params.height)
+
+
+def check_the_negative(job: Mapping[str, Any], engine: FakeEngineClient) -> None:
+    """Its pixels are what the fake engine makes: the negative of what was sent."""
+    [(_, given, _)] = engine.asked
+    with Image.open(io.BytesIO(cut(job))) as picture:
         pixels = np.asarray(picture.convert("RGB"), dtype=int)
     assert np.abs(pixels - (255 - given.astype(int))).mean() < JPEG_NOISE_LEVELS
+    assert np.abs(given - np.asarray(PICTURE, dtype=int)).mean() < JPEG_NOISE_LEVELS
 
 
-def check_all_reached_the_engine(engine: FakeEngineClient) -> None:
-    """Every value of `ALL` arrived as it was sent, and the picture with it."""
-    [(params, given, _)] = engine.asked
+def check_all_reached_the_engine(job: Mapping[str, Any], witness: Witness) -> None:
+    """Every value of `ALL` arrived as it was sent."""
+    params = the_asked(job, witness)
     assert ALL["prompt"] in params.prompt
     assert params.prompt != ALL["prompt"], "the style says nothing"
     assert (params.height, params.width) == (ALL["height"], ALL["width"])
@@ -112,14 +120,13 @@ def check_all_reached_the_engine(engine: FakeEngineClient) -> None:
     assert params.seeds == (ALL["seed"],)
     assert params.num_inference_steps == ALL["steps"]
     assert params.strength == ALL["strength"]
-    assert np.abs(given - np.asarray(PICTURE, dtype=int)).mean() < JPEG_NOISE_LEVELS
 
 
-def check_seed_is_told(answer: str, engine: FakeEngineClient) -> None:
+def check_seed_is_told(answer: str, witness: Witness) -> None:
     """The seed that the engine got stands in the answer's text and in the picture itself."""
-    [seed] = the_asked(engine).seeds
-    assert 0 <= seed <= MAX_SEED
     job = json.loads(answer)["lcmGenerationJob"]
+    [seed] = the_asked(job, witness).seeds
+    assert 0 <= seed <= MAX_SEED
     assert job["seed"] == seed
     parameters = read_metadata(cut(job))
     assert parameters is not None
