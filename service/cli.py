@@ -320,6 +320,10 @@ def _find_files(settings: Settings, *, pull: bool) -> None:
 
 def _client(settings: Settings) -> Any:
     if settings.ray:
+        from service.cluster import LOCAL, keep_to_loopback  # noqa: PLC0415
+
+        if settings.ray == LOCAL:
+            keep_to_loopback()
         from service.cluster.app import cluster_client  # noqa: PLC0415
 
         return cluster_client(settings)

@@ -149,7 +149,7 @@ class Settings(BaseSettings):
         description="`local`, `auto` or the address of a Ray cluster to run engines on; none: they "
         "run on this machine, without Ray",
     )
-    ray_min_engines: int = Field(1, ge=0, description="Engines that Ray keeps running")
+    ray_min_engines: int = Field(1, ge=1, description="Engines that Ray keeps running")
     ray_max_engines: int = Field(1, ge=1, description="Engines that Ray starts under load, at most")
     ray_gpus_per_engine: float = Field(
         0.0, ge=0, description="GPUs of an engine on Ray, a fraction of one allowed; 0: the CPU"

@@ -1,96 +1,116 @@
-"""The front's end of a Ray deployment: the same seam as an engine on this machine."""
+"""The front's end of engines on a cluster: the same seam as an engine on this machine.
+
+Knows no Ray: what the cluster is asked stands in `Engines`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
-from ray import serve
-from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, RayServeException
 
+from service.admission import Admission
 from service.client import EngineHealth, OnProgress
-from service.cluster.replica import Refusal
-from service.errors import (
-    DeadlineExceeded,
-    EngineRestarting,
-    EngineStarting,
-    GenerationFailed,
-    QueueFull,
-    RefineError,
-)
+from service.errors import EngineRestarting, EngineStarting
 from service.supervisor import State
 
 if TYPE_CHECKING:
     from service.jobs import Finished, GenerationParams, Pixels
+    from service.messages import Ready
+    from service.settings import Settings
 
-APPLICATION = "instant-refine"
-ENGINE = "engine"
 POLL_S = 0.5
-_RETRY_AFTER_S = 5
-
-_ERRORS: dict[str, type[RefineError]] = {
-    kind.code: kind
-    for kind in (DeadlineExceeded, EngineRestarting, EngineStarting, GenerationFailed, QueueFull)
-}
+RETRY_AFTER_S = 5
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the cluster tells: the engines that serve, and why they could not be started."""
+
+    num_serving: int
+    failure: str = ""
+
+
+class Engines(Protocol):
+    """Engines on a cluster, as many as it runs."""
+
+    async def look(self) -> Seen:
+        """Tell how they are. Raises ConnectionError while the cluster does not answer."""
+        ...
+
+    async def ready(self) -> Ready:
+        """Return what an engine has told when it was ready. Raises ConnectionError."""
+        ...
+
+    async def generate(
+        self,
+        params: GenerationParams,
+        image: Pixels,
+        *,
+        timeout_s: float,
+        mask: Pixels | None,
+        caller: str,
+    ) -> Finished:
+        """Make the pictures of one job on any of them; see `EngineClient.generate`."""
+        ...
+
+
 class RayEngineClient:
-    """Engines of a Serve deployment, as many as Ray runs; see `EngineClient`."""
+    """Engines of a deployment behind one client; see `EngineClient`. Of one event loop."""
 
     def __init__(
-        self,
-        max_waiting: int,
-        application: str = APPLICATION,
-        deploy: Callable[[], None] | None = None,
+        self, settings: Settings, connect: Callable[[], Engines], poll_s: float = POLL_S
     ) -> None:
-        """`max_waiting` jobs of this front may wait beyond what the replicas run at once.
+        """`connect` blocks until it has reached the cluster; what it raises ends the client.
 
-        `deploy` brings the application onto the cluster; without it the application is there.
+        As many jobs of this front may wait, in all and for each caller, as the settings say,
+        beyond what the engines run at once.
         """
-        self._max_waiting = max_waiting
-        self._application = application
-        self._deploy = deploy
-        self._health = EngineHealth("stopped")
-        self._num_replicas = 0
-        self._num_pending = 0
+        self._connect = connect
+        self._poll_s = poll_s
+        self._admission = Admission(
+            max_waiting=settings.queue_size, max_waiting_per_caller=settings.queue_per_key
+        )
+        self._state: State = "stopped"
         self._message = ""
+        self._ready: Ready | None = None
+        self._num_serving = 0
         self._changed = asyncio.Event()
 
     @property
     def health(self) -> EngineHealth:
-        members = (self._health,) * self._num_replicas
-        return replace(self._health, num_pending=self._num_pending, members=members)
+        own = EngineHealth(self._state, self._state, self._ready, message=self._message)
+        return replace(
+            own,
+            num_pending=self._admission.num_pending,
+            members=(own,) * self._num_serving,
+            estimated_wait_s=self._admission.wait_s("", math.inf),
+        )
 
     async def start(self) -> None:
         self._enter("starting")
-        self._polling = asyncio.create_task(self._deploy_and_poll())
+        self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Leave the engines to the cluster; they may have other fronts."""
-        self._polling.cancel()
+        self._watcher.cancel()
+        self._num_serving = 0
         self._enter("stopped")
 
     async def wait_until(self, *states: State) -> EngineHealth:
-        while self._health.state not in states:
+        while self._state not in states:
             self._changed.clear()
             await self._changed.wait()
         return self.health
 
-    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:  # noqa: ARG002
-        ready = self._health.ready
-        if self._health.state == "restarting":
-            raise EngineRestarting("the engines are restarting, try again shortly", retry_after_s=5)
-        if self._health.state != "serving" or ready is None:
-            raise EngineStarting("the engines are still starting, try again shortly")
-        if self._num_pending >= self._max_waiting + self._num_replicas * ready.max_batch:
-            raise _queue_full()
+    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:
+        self._check(caller, timeout_s, work=0.0)
 
     async def generate(
         self,
@@ -99,73 +119,67 @@ class RayEngineClient:
         *,
         timeout_s: float,
         mask: Pixels | None = None,
-        on_progress: OnProgress | None = None,
+        on_progress: OnProgress | None = None,  # noqa: ARG002 - none is told over a cluster
         caller: str = "",
     ) -> Finished:
-        if on_progress is not None:
-            raise NotImplementedError("no progress comes over Ray")
-        self.check_accepts()
-        response = self._handle.generate.remote(params, image, timeout_s, mask, caller)
-        self._num_pending += 1
+        self._check(caller, timeout_s, params.work)
+        loop = asyncio.get_running_loop()
+        ticket = self._admission.enter(caller, params.work, loop.time())
         try:
-            outcome = await response
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except BackPressureError:
-            raise _queue_full() from None
-        except (RayActorError, RayServeException):
-            raise EngineRestarting(
-                "the engine ended in the middle, try again", retry_after_s=_RETRY_AFTER_S
-            ) from None
+            finished = await self._engines.generate(
+                params, image, timeout_s=timeout_s, mask=mask, caller=caller
+            )
+            self._admission.finished(ticket, loop.time(), finished.times.busy_ms / 1000)
         finally:
-            self._num_pending -= 1
-        if isinstance(outcome, Refusal):
-            raise _ERRORS[outcome.code](outcome.message, retry_after_s=outcome.retry_after_s)
-        finished: Finished = outcome
+            self._admission.leave(ticket)
         return finished
 
-    async def _deploy_and_poll(self) -> None:
-        """Keep the health up to date with what the cluster's controller says."""
+    def _check(self, caller: str, timeout_s: float, work: float) -> None:
+        if self._state == "restarting":
+            raise EngineRestarting(
+                "the engines are restarting, try again shortly", retry_after_s=RETRY_AFTER_S
+            )
+        if self._state != "serving" or self._ready is None:
+            raise EngineStarting(
+                "the engines are still starting, try again shortly", retry_after_s=RETRY_AFTER_S
+            )
+        num_slots = self._num_serving * self._ready.max_batch
+        self._admission.check(caller=caller, timeout_s=timeout_s, work=work, max_batch=num_slots)
+
+    async def _watch(self) -> None:
+        """Keep the state up to date with what the cluster tells."""
         try:
-            if self._deploy is not None:
-                await asyncio.to_thread(self._deploy)
-        except (RuntimeError, OSError, RayError) as error:  # no cluster, or no engine starts on it
-            self._message = str(error)
-            self._enter("failed")
-            return
-        self._handle = serve.get_deployment_handle(ENGINE, self._application)
-        while True:
-            try:
-                await self._look()
-            except (RayError, RayServeException):
-                _log.warning("the cluster's controller does not answer")
-                self._set_replicas(0)
-            await asyncio.sleep(POLL_S)
+            self._engines = await asyncio.to_thread(self._connect)
+        except Exception as error:  # noqa: BLE001 - whatever it is, no engine will ever serve
+            self._fail(str(error))
+        while self._state != "failed":
+            self._note(await self._look())
+            await asyncio.sleep(self._poll_s)
 
-    async def _look(self) -> None:
-        status = await asyncio.to_thread(serve.status)
-        application = status.applications.get(self._application)
-        deployment: Any = application and application.deployments.get(ENGINE)
-        running = deployment.replica_states.get("RUNNING", 0) if deployment else 0
-        if running and self._health.ready is None:
-            health: EngineHealth = await self._handle.health.remote()
-            self._health = replace(self._health, ready=health.ready)
-        self._set_replicas(running)
+    async def _look(self) -> Seen:
+        try:
+            seen = await self._engines.look()
+            if seen.num_serving and self._ready is None:
+                self._ready = await self._engines.ready()
+        except ConnectionError as error:
+            _log.warning("the cluster does not answer", error=str(error))
+            return Seen(0)
+        return seen
 
-    def _set_replicas(self, running: int) -> None:
-        self._num_replicas = running
-        if running:
+    def _note(self, seen: Seen) -> None:
+        self._num_serving = seen.num_serving
+        if seen.num_serving:
             self._enter("serving")
-        elif self._health.state == "serving":
+        elif self._state == "serving":
             self._enter("restarting")
+        elif seen.failure and self._state == "starting":
+            self._fail(seen.failure)
+
+    def _fail(self, message: str) -> None:
+        self._message = message
+        self._enter("failed")
 
     def _enter(self, state: State) -> None:
-        old = self._health
-        self._health = replace(old, state=state, phase=state, message=self._message)
-        if state != old.state:
+        if state != self._state:
+            self._state = state
             self._changed.set()
-
-
-def _queue_full() -> QueueFull:
-    return QueueFull("the queue is full, try again later", retry_after_s=_RETRY_AFTER_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,8 @@ from service.logs import configure_logging
 from service.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from service.client import EngineHealth
     from service.jobs import Finished, GenerationParams, Pixels
+    from service.messages import Ready
 
 EXIT_ENGINE_ENDED = 70
 
@@ -31,6 +32,10 @@ class Refusal:
     code: str
     message: str
     retry_after_s: int | None
+
+    def to_error(self, kinds: Mapping[str, type[RefineError]]) -> RefineError:
+        """Return the error again, of the kind that has its code."""
+        return kinds[self.code](self.message, retry_after_s=self.retry_after_s)
 
 
 class EngineReplica:
@@ -46,12 +51,14 @@ class EngineReplica:
         self._client = LocalEngineClient(engine)
         await self._client.start()
         health = await self._client.wait_until("serving", "failed", "restarting")
-        if health.state != "serving":
+        if health.state != "serving" or health.ready is None:
             raise RuntimeError(health.message or "the engine ended while it started")
+        self._ready = health.ready
         self._watch = asyncio.create_task(self._end_with_the_engine())
 
-    async def health(self) -> EngineHealth:
-        return self._client.health
+    async def ready(self) -> Ready:
+        """Return what the engine told when it was ready."""
+        return self._ready
 
     async def check_health(self) -> None:
         """Tell Ray whether the engine serves; its heartbeat is watched by the client."""
