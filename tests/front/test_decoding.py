@@ -109,7 +109,7 @@ def test_who_hangs_is_told_and_the_service_goes_on(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(decoding.Decoders.__init__, "__kwdefaults__", {"wall_s": 3.0})
     with (
         running_server(engine, api_keys=KEY, decode_isolation="process") as url,
-        Api(url, engine) as api,
+        Api(url) as api,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr(api_routes, "_read", hang_on)

@@ -51,7 +51,7 @@ def test_requests_stages_and_refusals_are_counted(api: Api) -> None:
 def test_sockets_are_counted() -> None:
     """Who is open, what frames became of, and by which codes sockets ended, of a fixed set."""
     engine = FakeEngineClient()
-    with running_server(engine, api_keys=KEY) as url, Api(url, engine) as api:
+    with running_server(engine, api_keys=KEY) as url, Api(url) as api:
         with greeted(url) as socket:
             held(engine, engine.is_open.clear)
             for number in range(3):
