@@ -47,7 +47,7 @@ def own(tmp_path: Path) -> Path:
 @contextmanager
 def serving(engine: FakeEngineClient | None = None, **settings: Any) -> Iterator[Api]:
     engine = engine or FakeEngineClient()
-    with running_server(engine, api_keys=KEY, **settings) as url, Api(url, engine) as api:
+    with running_server(engine, api_keys=KEY, **settings) as url, Api(url) as api:
         yield api
 
 
