@@ -76,9 +76,12 @@ class Checkpoint(BaseModel):
 
     def defaults_of(self, pace: Pace) -> Defaults:
         """Return the defaults of a route that wants quality, or of one that wants speed."""
-        return (
-            self.defaults if pace == "refine" else self.defaults.model_copy(update=dict(self.live))
-        )
+        if pace == "refine":
+            return self.defaults
+        live = dict(self.live)
+        if self.tiny is None:  # there is no faster one
+            del live["autoencoder"]
+        return self.defaults.model_copy(update=live)
 
 
 @functools.cache

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from models.catalog import load_catalog
 from service.client import LocalEngineClient
+from service.front.info import default_fields
+from service.front.refining import ROUTES
 from service.settings import EngineSettings
 from tests.servers import START_S, running_server, wait_until
 
@@ -81,6 +84,37 @@ def test_the_tree_names_what_is_there() -> None:
             assert path.exists(), path
             if name.endswith("/"):
                 folders[depth:] = [name]
+
+
+def test_the_table_of_defaults_is_true() -> None:
+    """Each route's steps, strength and guidance are those that its requests get."""
+    rows = re.findall(r"^\| (`/\S+`.*?) \| (\d.*)$", README, re.MULTILINE)
+    assert {name for names, _ in rows for name in re.findall(r"`/(\S+)`", names)} == set(ROUTES)
+    usual: list[str] = []
+    for names, row in rows:
+        cells = [cell.strip() for cell in row.split("|")]
+        steps, others, strength, guidance = cells[:2] + [
+            usual[index] if cell == "the same" else cell for index, cell in enumerate(cells[2:4])
+        ]
+        usual = usual or [strength, guidance]
+        for name in re.findall(r"`/(\S+)`", names):
+            for model, checkpoint in load_catalog().items():
+                is_pocket, has_lora = model == "pocket", checkpoint.lora is not None
+                told = {
+                    "steps": steps if is_pocket else _pick(others, "with an LCM-LoRA", has_lora),
+                    "strength": _pick(strength, "of `pocket`", is_pocket),
+                    "guidance": _pick(guidance, "of `pocket`", is_pocket),
+                }
+                defaults = default_fields(checkpoint, ROUTES[name])
+                assert {field: float(value) for field, value in told.items()} == {
+                    field: defaults[field] for field in told
+                }, f"{name} of {model}"
+
+
+def _pick(cell: str, condition: str, holds: bool) -> str:
+    """Read `8, with an LCM-LoRA 6`: the second where the condition holds."""
+    usual, _, special = cell.partition(f", {condition} ")
+    return special if special and holds else usual
 
 
 def test_links_lead_somewhere() -> None:

@@ -69,6 +69,7 @@ def _told(style: Style, front: Front) -> dict[str, Any]:
     thumbnail = served.thumbnails.get(style.name)
     models = {name: _fit(style.name, name, ready) for name in served.checkpoints}
     return {
+        "name": style.name,
         **style.model_dump(exclude={"lora"}),
         "thumbnail": thumbnail and thumbnail.url(style.name),
         **models[served.default.name],
@@ -140,7 +141,7 @@ def _engine(health: EngineHealth) -> dict[str, Any]:
     }
 
 
-def _defaults(checkpoint: Checkpoint, route: Route) -> dict[str, Any]:
+def default_fields(checkpoint: Checkpoint, route: Route) -> dict[str, Any]:
     """Return what a request to a route gets that leaves the fields out, in the wire's words."""
     defaults = checkpoint.defaults_of(route.pace)
     is_upscale = route.request is UpscaleRequest
@@ -160,7 +161,9 @@ def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:
         "title": checkpoint.title,
         "licence": checkpoint.licence,
         "guidanceTrained": checkpoint.guidance_trained,
-        "defaults": {f"/{name}": _defaults(checkpoint, route) for name, route in ROUTES.items()},
+        "defaults": {
+            f"/{name}": default_fields(checkpoint, route) for name, route in ROUTES.items()
+        },
         "loaded": is_loaded,
         "device": ready.device if ready and is_loaded else None,
         "dtype": ready.dtype if ready and is_loaded else None,

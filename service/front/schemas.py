@@ -237,7 +237,7 @@ class Adjustment(BaseModel):
 def upscale_strength(refine_strength: float | None, *, is_creative: bool | None) -> float:
     """Map the route's two fields to a strength: half of one, eight tenths with the other."""
     share = 0.8 if is_creative else 0.5
-    return share * (refine_strength or DEFAULT_REFINE_STRENGTH)
+    return round(share * (refine_strength or DEFAULT_REFINE_STRENGTH), 6)  # 0.72, not 0.72...01
 
 
 class LcmGenerationJob(BaseModel):

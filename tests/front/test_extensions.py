@@ -136,18 +136,17 @@ def test_cost_is_the_devices_time_at_the_operators_price(price: float, cost: Any
 def test_each_route_has_its_own_defaults(api: Api, engine: FakeEngineClient) -> None:
     """The live pass is for latency, the refine for quality; `/v1/models` has the same table."""
     pocket = load_catalog()["pocket"]
-    (told,) = [
-        model["defaults"]
-        for model in api.http.get("/v1/models").json()["models"]
-        if model["id"] == "pocket"
-    ]
+    listed = api.http.get("/v1/models").json()["models"]
+    every = {model["id"]: model["defaults"] for model in listed}
+    told = every["pocket"]
     for route, defaults in zip(ROUTES, (pocket.defaults, pocket.defaults_of("live")), strict=True):
         api.refine(route)
         params, _, _ = engine.asked[-1]
         assert params.num_inference_steps == defaults.num_inference_steps == told[route]["steps"]
         assert params.autoencoder == defaults.autoencoder == told[route]["autoencoder"]
     assert told["/generations-lcm"]["steps"] < told["/lcm-instant-refine"]["steps"]
-    assert told["/generations-lcm"]["autoencoder"] == "tiny"
+    assert every["sd15-lcm-lora"]["/generations-lcm"]["autoencoder"] == "tiny"
+    assert told["/generations-lcm"]["autoencoder"] == "full", "pocket has no tiny one"
     api.refine("/lcm-upscale")
     assert engine.asked[-1][0].strength == told["/lcm-upscale"]["strength"]
     api.refine("/generations-lcm", steps=9, autoencoder="full")
