@@ -1,7 +1,7 @@
-"""Write what the README generates: the table of settings, the doodles, and what comes of them.
+"""Write what the documents generate: tables, the doodles, and what comes of them.
 
 python -m docs.make              (make docs; the page is drawn where Chromium is installed)
-python -m docs.make --no-pictures
+python -m docs.make --no-pictures   (the tables alone)
 python -m docs.make --only thumbnails
 """
 
@@ -19,23 +19,35 @@ from docs.doodles import DOODLES, HOUSE, draw, sheet
 from docs.routes import write_routes
 from docs.service import ask, running_service
 from docs.thumbnails import write_missing_thumbnails, write_thumbnails
+from models.catalog import catalog_table, sources_table
 from service.settings import settings_table
 
 _ROOT = Path(__file__).parent.parent
 _IMAGES = _ROOT / "docs" / "images"
-_TABLE = re.compile(r"(<!-- written by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLES: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "checkpoints": catalog_table,
+    "sources": sources_table,
+}
 _STYLES = ["NONE", "ANIME", "RENDER_3D", "SKETCH_BW", "FANTASY_ART"]
 
 
-def write_settings() -> None:
-    """Put the generated table between its marks."""
-    readme = _ROOT / "README.md"
-    text, count = _TABLE.subn(
-        lambda match: match[1] + settings_table() + match[2], readme.read_text("utf-8")
-    )
-    if count != 1:
-        raise SystemExit("README.md has lost the marks around its settings")
-    readme.write_text(text, "utf-8")
+def write_tables() -> None:
+    """Put the generated tables between their marks, in every document that has them."""
+    for document in (_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))):
+        before = document.read_text("utf-8")
+        if (after := with_tables(before)) != before:
+            document.write_text(after, "utf-8")
+
+
+def with_tables(text: str) -> str:
+    """Return a document with its generated tables as they are now."""
+    for name, table in _TABLES.items():
+        marks = re.compile(
+            rf"(<!-- {name}, written by make docs -->\n).*?(<!-- end -->)", re.DOTALL
+        )
+        text = marks.sub(lambda match, table=table: match[1] + table() + match[2], text)  # type: ignore[misc]
+    return text
 
 
 def write_doodles(address: str) -> None:
@@ -63,10 +75,10 @@ PICTURES: dict[str, Callable[[str], None]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-pictures", action="store_true", help="the table of settings alone")
+    parser.add_argument("--no-pictures", action="store_true", help="the tables alone")
     parser.add_argument("--only", choices=PICTURES, action="append", help="these pictures alone")
     arguments = parser.parse_args()
-    write_settings()
+    write_tables()
     if arguments.no_pictures:
         return
     _IMAGES.mkdir(exist_ok=True)

@@ -10,15 +10,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 BUNDLED = "bundled"
 Pace = Literal["refine", "live"]
 """What a route's defaults are chosen for: quality, or latency."""
 
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?")
 
 
@@ -58,6 +59,7 @@ class Checkpoint(BaseModel):
     name: str
     title: str
     source: str
+    argument: str = ""  # what names it to the commands, where it has no row
     revision: str | None = None
     licence: str = "unknown"
     unet: str | None = None
@@ -74,6 +76,18 @@ class Checkpoint(BaseModel):
         sources = {"unet": self.unet, "vae": self.vae, "tiny": self.tiny, "lora": self.lora}
         return {name: source for name, source in sources.items() if source is not None}
 
+    @property
+    def told(self) -> str:
+        """What names this very checkpoint to the commands."""
+        return self.argument or self.name
+
+    @property
+    def guidance_told(self) -> str:
+        """The guidance that it was trained on, or how it is guided without an embedding."""
+        if self.guidance_trained is not None:
+            return "{:g} to {:g}".format(*self.guidance_trained)
+        return "doubled rows" if self.lora is not None else "unknown"
+
     def defaults_of(self, pace: Pace) -> Defaults:
         """Return the defaults of a route that wants quality, or of one that wants speed."""
         if pace == "refine":
@@ -84,28 +98,114 @@ class Checkpoint(BaseModel):
         return self.defaults.model_copy(update=live)
 
 
-@functools.cache
-def load_catalog() -> Mapping[str, Checkpoint]:
-    """Return the known checkpoints by name, in the order of the file."""
-    rows = tomllib.loads(resources.files("models").joinpath("catalog.toml").read_text("utf-8"))
-    return MappingProxyType({name: Checkpoint(name=name, **row) for name, row in rows.items()})
+def load_catalog(own: str = "") -> Mapping[str, Checkpoint]:
+    """Return the known checkpoints by name: ours, then those of the user's file `own`, if any.
+
+    Each in the order of its file. Raises CheckpointError for a file that holds no checkpoints, or
+    one by a name of ours; a file that is not there holds none.
+    """
+    return MappingProxyType({**_bundled(), **(_read_own(Path(own)) if own else {})})
 
 
-def find_checkpoint(model: str) -> Checkpoint:
+def find_checkpoint(model: str, own: str = "") -> Checkpoint:
     """Return the checkpoint of a catalogue name, a folder, or a hub id `ORG/NAME[@REVISION]`.
 
-    Raises CheckpointError when `model` is none of them.
+    `own` is the user's catalogue file. Raises CheckpointError when `model` is none of them.
     """
-    if model in load_catalog():
-        return load_catalog()[model]
+    catalog = load_catalog(own)
+    if model in catalog:
+        return catalog[model]
     if model and Path(model).is_dir():
         folder = Path(model).resolve()
-        return Checkpoint(name=folder.name, title=folder.name, source=str(folder))
-    if _HUB_ID.fullmatch(model) and not Path(model).exists():
+        name = folder.name
+        return Checkpoint(name=name, title=name, source=str(folder), argument=str(folder))
+    if is_hub_id(model) and not Path(model).exists():
         source, _, revision = model.partition("@")
-        return Checkpoint(name=source, title=source, source=source, revision=revision or "main")
-    known = ", ".join(load_catalog())
+        revision = revision or "main"
+        return Checkpoint(
+            name=source, title=source, source=source, revision=revision, argument=model
+        )
     raise CheckpointError(
-        f"no checkpoint {model!r}: give a name of the catalogue ({known}), "
+        f"no checkpoint {model!r}: give a name of the catalogue ({', '.join(catalog)}), "
         "a folder in diffusers' layout, or a hub id ORG/NAME[@REVISION]"
     )
+
+
+def find_checkpoints(models: Sequence[str], own: str = "") -> dict[str, Checkpoint]:
+    """Return several checkpoints by name, in their order.
+
+    Raises CheckpointError as `find_checkpoint`, and where two have one name: `modelId` is it.
+    """
+    found: dict[str, Checkpoint] = {}
+    for model in models:
+        checkpoint = find_checkpoint(model, own)
+        if checkpoint.name in found:
+            raise CheckpointError(
+                f"{model} and another checkpoint are both named {checkpoint.name}: give one a "
+                "name of its own by `instant-refine models add`"
+            )
+        found[checkpoint.name] = checkpoint
+    return found
+
+
+def is_hub_id(text: str) -> bool:
+    """Tell whether a text has the form `ORG/NAME[@REVISION]`."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text can name a checkpoint: no path, and no hub id."""
+    return _NAME.fullmatch(text) is not None
+
+
+def catalog_table() -> str:
+    """Return the Markdown table of the known checkpoints, as it stands in the README."""
+    lines = ["| name | what it is | licence | trained guidance |", "| --- | --- | --- | --- |"]
+    for row in load_catalog().values():
+        guidance = row.guidance_told
+        lines.append(f"| `{row.name}` | {row.title} | {row.licence} | {guidance} |")
+    return "\n".join(lines) + "\n"
+
+
+def sources_table() -> str:
+    """Return the Markdown table of the repositories and the commits that they are pinned at."""
+    lines = ["| checkpoint | part | repository | commit |", "| --- | --- | --- | --- |"]
+    for row in load_catalog().values():
+        if row.source == BUNDLED:
+            continue
+        for part, source in {"itself": f"{row.source}@{row.revision}", **row.parts()}.items():
+            place, _, revision = source.partition("@")
+            pin = f"`{revision}`" if revision else "follows `main`: no source confirms one"
+            lines.append(f"| `{row.name}` | {part} | `{place}` | {pin} |")
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def _bundled() -> Mapping[str, Checkpoint]:
+    rows = tomllib.loads(resources.files("models").joinpath("catalog.toml").read_text("utf-8"))
+    return {name: Checkpoint(name=name, **row) for name, row in rows.items()}
+
+
+def _read_own(path: Path) -> dict[str, Checkpoint]:
+    try:
+        rows = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:  # which tells the line
+        raise CheckpointError(f"the catalogue {path} cannot be read: {error}") from error
+    return {name: _own_checkpoint(path, name, row) for name, row in rows.items()}
+
+
+def _own_checkpoint(path: Path, name: str, row: object) -> Checkpoint:
+    if name in _bundled():
+        raise CheckpointError(f"{path}: {name} is a name of the bundled catalogue: choose another")
+    fields = row if isinstance(row, dict) else {"source": row}
+    fields = {"title": name, **fields, "name": name}
+    if is_hub_id(str(fields.get("source"))) and not Path(str(fields["source"])).exists():
+        fields.setdefault("revision", "main")
+    try:
+        return Checkpoint.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{path}: {name}: {field}: {first['msg']}") from error

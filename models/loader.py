@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,15 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from models.adapters import NUM_SLOTS, AdapterBank, rank_of
 from models.autoencoder import Autoencoder
 from models.catalog import CheckpointError
+from models.layout import (
+    WEIGHTS,
+    check_class,
+    check_scheduler,
+    class_name,
+    read_index,
+    read_json,
+    weights_name,
+)
 from models.lcm import LCMSchedule
 from models.lora import Lora, fuse, read_lora
 from models.pipeline import Pipeline
@@ -28,20 +36,16 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_VAES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-_CLASSES: dict[str, dict[str, Any]] = {
-    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "vae": _VAES,
-    "text_encoder": {"CLIPTextModel": CLIPTextModel},
-    "text_encoder_2": {"CLIPTextModelWithProjection": CLIPTextModelWithProjection},
+_CLASSES: dict[str, Any] = {
+    kind.__name__: kind
+    for kind in (
+        UNet2DConditionModel,
+        AutoencoderKL,
+        AutoencoderTiny,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+    )
 }
-_TOKENIZERS = {"CLIPTokenizer", "CLIPTokenizerFast"}
-_BETAS = {  # schedulers whose config holds the betas that an LCM-LoRA goes by
-    "LCMScheduler", "PNDMScheduler", "DDIMScheduler", "DDPMScheduler", "LMSDiscreteScheduler",
-    "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "DPMSolverMultistepScheduler",
-}  # fmt: skip
-_LEFT_ALONE = {"safety_checker", "feature_extractor", "image_encoder"}
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SDXL = "text_time"
 
 
@@ -99,7 +103,7 @@ def load_pipeline(
     file and what is wrong with it, for a folder that is not such a checkpoint or that holds a
     component which is not supported.
     """
-    index = _read_index(files.folder)
+    index = read_index(files.folder, files.folder.name)
     place = _Place(device, dtype, files.folder.name)
     unet = _load_unet(files, index, place)
     is_sdxl = unet.config.addition_embed_type == _SDXL
@@ -159,7 +163,7 @@ def _load_unet(files: CheckpointFiles, index: dict[str, Any], place: _Place) -> 
     if files.unet is None:
         unet = _load_module(files.folder, "unet", index, place)
     else:
-        unet = _load(files.unet, UNet2DConditionModel, _WEIGHTS, "unet", place)
+        unet = _load(files.unet, UNet2DConditionModel, WEIGHTS, "unet", place)
     kind = unet.config.addition_embed_type
     if kind not in {None, _SDXL}:
         raise CheckpointError(f"{place.name}: the UNet's addition_embed_type {kind} is not known")
@@ -177,7 +181,7 @@ def _load_vaes(
     if files.vae is None:
         vae = _load_module(files.folder, "vae", index, place)
     else:
-        vae = _load(files.vae, AutoencoderKL, _WEIGHTS, "vae", place)
+        vae = _load(files.vae, AutoencoderKL, WEIGHTS, "vae", place)
     # That of SDXL overflows in fp16 and makes black pictures; its config says so. The config of
     # SD 1.5 says so by default, where it is not true.
     is_sdxl = unet.config.addition_embed_type == _SDXL
@@ -185,20 +189,15 @@ def _load_vaes(
         vae = vae.to(torch.float32)
     vaes = {"full": vae}
     if files.tiny is not None:
-        vaes["tiny"] = _load(files.tiny, AutoencoderTiny, _WEIGHTS, "tiny autoencoder", place)
+        vaes["tiny"] = _load(files.tiny, AutoencoderTiny, WEIGHTS, "tiny autoencoder", place)
     for part in vaes.values():
         _check_vae(place.name, unet.config, part.config)
     return vaes
 
 
 def _load_module(folder: Path, name: str, index: dict[str, Any], place: _Place) -> Any:
-    class_name, known = _class_name(index, name), _CLASSES[name]
-    if class_name not in known:
-        raise CheckpointError(
-            f"{place.name}: {name} is a {class_name}; supported are {', '.join(known)}"
-        )
-    weights = "model.safetensors" if name.startswith("text_encoder") else _WEIGHTS
-    return _load(folder / name, known[class_name], weights, name, place)
+    kind = check_class(place.name, index, name)
+    return _load(folder / name, _CLASSES[kind], weights_name(name), name, place)
 
 
 def _load(folder: Path, kind: Any, weights: str, name: str, place: _Place) -> Any:
@@ -224,9 +223,7 @@ def _load(folder: Path, kind: Any, weights: str, name: str, place: _Place) -> An
 
 
 def _load_tokenizer(folder: Path, name: str, index: dict[str, Any]) -> Any:
-    class_name = _class_name(index, name)
-    if class_name not in _TOKENIZERS:
-        raise CheckpointError(f"{folder.name}: {name} is a {class_name}; supported: CLIPTokenizer")
+    check_class(folder.name, index, name)
     try:
         return CLIPTokenizer.from_pretrained(folder / name, local_files_only=True)
     except Exception as error:
@@ -235,14 +232,10 @@ def _load_tokenizer(folder: Path, name: str, index: dict[str, Any]) -> Any:
 
 def _load_schedule(files: CheckpointFiles, index: dict[str, Any]) -> LCMSchedule:
     """Read the betas. A plain checkpoint's own are those of the LCM that is joined to it."""
-    name, folder = _class_name(index, "scheduler"), files.folder
+    name, folder = class_name(index, "scheduler"), files.folder
     is_joined = files.unet is not None or files.lora is not None
-    if name not in _BETAS or (name != "LCMScheduler" and not is_joined):
-        raise CheckpointError(
-            f"{folder.name}: the scheduler is a {name}, not an LCMScheduler: this is no latent "
-            "consistency model; a row of models/catalog.toml can join an LCM-LoRA to it"
-        )
-    config = _read_json(folder / "scheduler" / "scheduler_config.json")
+    check_scheduler(folder.name, name, is_joined=is_joined)
+    config = read_json(folder / "scheduler" / "scheduler_config.json")
     try:
         return LCMSchedule.from_config(config)
     except (ValueError, KeyError, TypeError) as error:
@@ -259,33 +252,3 @@ def _check_vae(name: str, unet_config: Any, config: Any) -> None:
             f"{name}: the UNet takes {unet_config.in_channels} channels and the autoencoder "
             f"makes {config.latent_channels}"
         )
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    """Read `model_index.json`. Raises CheckpointError for a component that nobody here knows."""
-    index = _read_json(folder / "model_index.json")
-    known = {*_CLASSES, "scheduler", "tokenizer", "tokenizer_2", *_LEFT_ALONE}
-    for name, entry in index.items():
-        if isinstance(entry, list) and any(entry) and name not in known:
-            raise CheckpointError(f"{folder.name}: the component {name} is not supported")
-    return index
-
-
-def _class_name(index: dict[str, Any], name: str) -> str:
-    """Return the class that the index names for a component; its library is never imported."""
-    entry = index.get(name)
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):  # noqa: PLR2004 - [library, class]
-        raise CheckpointError(f"model_index.json names no {name}")
-    return entry[1]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.parent.name}/{path.name} is missing or not JSON: not a diffusers checkpoint"
-        ) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path.parent.name}/{path.name} holds no JSON object")
-    return value

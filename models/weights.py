@@ -40,14 +40,6 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def weights_in(folder: Path) -> list[Path]:
-    """Return the files that the loader reads of a checkpoint's or a part's folder."""
-    if folder.is_file():
-        return [folder]
-    names = ("model.safetensors", "diffusion_pytorch_model.safetensors")
-    return [path for path in sorted(folder.rglob("*.safetensors")) if path.name in names]
-
-
 def num_parameters(path: Path) -> int:
     """Return how many numbers a safetensors file holds. Raises as `read_header`."""
     tensors = _tensors(read_header(path)).values()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.catalog import CheckpointError, find_checkpoint, load_catalog
+from models.catalog import CheckpointError, find_checkpoint, find_checkpoints
 from models.styles import load_styles
 from service.errors import RefineError
 from service.front.auth import is_loopback
@@ -21,6 +21,7 @@ from service.keys import KeyFileError
 from service.keys_command import app as keys_app
 from service.logs import configure_logging
 from service.memory import bound_malloc, freeze_loaded
+from service.models_command import app as models_app
 from service.settings import Settings
 
 EXIT_USAGE = 2
@@ -33,7 +34,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # else [@REVISION] in a help text is taken for markup
 )
-models_app = typer.Typer(help="List and download checkpoints.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 
@@ -70,6 +70,9 @@ def serve(
     ] = None,
     *,
     pull: Annotated[bool, typer.Option(help="Download the checkpoint first if need be")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hold every file against its sha256 first")
+    ] = False,
     insecure_no_auth: Annotated[
         bool, typer.Option("--insecure-no-auth", help="Serve other machines without any key")
     ] = False,
@@ -86,6 +89,7 @@ def serve(
         device=device,
         ray=ray,
         insecure_no_auth=insecure_no_auth or None,
+        verify="full" if verify else None,
     )
     _check_keys(settings)
     configure_logging(settings.log_format)
@@ -234,42 +238,6 @@ def doctor() -> None:
     raise typer.Exit(0 if is_well else 1)
 
 
-@models_app.callback(invoke_without_command=True)
-def models_or_list(context: typer.Context) -> None:
-    """List and download checkpoints; without a command, list them."""
-    if context.invoked_subcommand is None:
-        models_list()
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """List the checkpoints that are known by name, and which are on this machine."""
-    from models.hub import local_folder  # noqa: PLC0415
-
-    table = Table("name", "title", "licence", "trained guidance", "here")
-    for checkpoint in load_catalog().values():
-        try:
-            where = str(local_folder(checkpoint))
-        except CheckpointError:
-            where = "no"
-        low, high = checkpoint.guidance_trained or ("?", "?")
-        table.add_row(
-            checkpoint.name, checkpoint.title, checkpoint.licence, f"{low} to {high}", where
-        )
-    _out.print(table)
-
-
-@models_app.command("pull")
-def models_pull(
-    model: Annotated[str, typer.Argument(help="A catalogue name or a hub id ORG/NAME[@REVISION]")],
-) -> None:
-    """Download a checkpoint, so that it serves without a network."""
-    from models.hub import pull  # noqa: PLC0415
-
-    checkpoint = find_checkpoint(model)
-    _out.print(f"{checkpoint.name} is in {pull(checkpoint)}")
-
-
 def _settings(**given: Any) -> Settings:
     """Join the options with the environment; options win, a --model over REFINE_MODELS too."""
     if given.get("model") is not None:
@@ -296,8 +264,8 @@ def _check_keys(settings: Settings) -> None:
 
 def _only(model: str | None, settings: Settings) -> Settings:
     """Return the settings with one checkpoint: the one that is named, else the default."""
-    loaded = settings.model_names()
-    named = {find_checkpoint(name).name: name for name in loaded} if model else {}
+    loaded, own = settings.model_names(), settings.own_catalog()
+    named = {find_checkpoint(name, own).name: name for name in loaded} if model else {}
     chosen = named.get(model, model) if model else loaded[0]
     return settings.model_copy(update={"model": chosen, "models": ""})
 
@@ -311,8 +279,8 @@ def _find_files(settings: Settings, *, pull: bool) -> None:
         lora_files.pull_loras(styles)
     for style in styles.values():
         lora_files.local_lora(style)
-    for checkpoint in map(find_checkpoint, settings.model_names()):
-        if pull:
+    for checkpoint in find_checkpoints(settings.model_names(), settings.own_catalog()).values():
+        if pull and not hub.is_local(checkpoint):
             hub.pull(checkpoint)
         hub.local_folder(checkpoint)
         hub.local_parts(checkpoint)

@@ -61,9 +61,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _memory()
     yield _disk()
     for name in settings.model_names():
-        yield _model(name)
+        yield _model(name, settings)
     yield _styles(settings)
-    yield from _cached()
+    yield from _cached(settings)
     yield _port(settings)
     yield _keys(settings)
 
@@ -106,9 +106,9 @@ def _disk() -> Finding:
     return Finding("disk", f"{gib:.1f} GiB free in {Path.home()}", cure)
 
 
-def _model(name: str) -> Finding:
+def _model(name: str, settings: Settings) -> Finding:
     try:
-        folder = local_folder(find_checkpoint(name))
+        folder = local_folder(find_checkpoint(name, settings.own_catalog()))
     except CheckpointError as error:
         return Finding("model", name, str(error))
     return Finding("model", f"{name} in {folder}")
@@ -124,8 +124,8 @@ def _styles(settings: Settings) -> Finding:
     return Finding("styles", f"{len(styles)}, of which {len(loras)} name a LoRA")
 
 
-def _cached() -> Iterator[Finding]:
-    for checkpoint in load_catalog().values():
+def _cached(settings: Settings) -> Iterator[Finding]:
+    for checkpoint in load_catalog(settings.own_catalog()).values():
         try:
             yield Finding("checkpoint", f"{checkpoint.name}: {local_folder(checkpoint)}")
         except CheckpointError:

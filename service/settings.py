@@ -14,6 +14,7 @@ from service.keys import Limits, parse_limits
 
 CompileMode = Literal["off", "background", "full"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+VerifyMode = Literal["sizes", "full"]
 LogFormat = Literal["console", "json"]
 
 
@@ -39,6 +40,8 @@ class EngineSettings(BaseModel):
 
     model: str = "pocket"
     models: tuple[str, ...] = ()
+    catalog: str = ""
+    verify: VerifyMode = "sizes"
     styles: str = ""
     device: str = "auto"
     dtype: DtypeName = "auto"
@@ -108,6 +111,15 @@ class Settings(BaseSettings):
         "",
         description="Several checkpoints, comma-separated, in the place of `REFINE_MODEL`: chosen "
         "by `modelId`, the first by default",
+    )
+    catalog: Path = Field(
+        Path("~/.config/instant-refine/catalog.toml"),
+        description="A TOML file with checkpoints of your own, see `instant-refine models add`",
+    )
+    verify: VerifyMode = Field(
+        "sizes",
+        description="What a start holds against a checkpoint's manifest: the `sizes` of its files, "
+        "or in `full` their sha256 too, see `instant-refine models check`",
     )
     styles: str = Field(
         "", description="A TOML file with styles of your own, see `models/styles.toml`"
@@ -232,6 +244,10 @@ class Settings(BaseSettings):
         names = [name.strip() for name in self.models.split(",") if name.strip()]
         return tuple(dict.fromkeys(names)) or (self.model,)
 
+    def own_catalog(self) -> str:
+        """Return the path of the user's own catalogue."""
+        return str(self.catalog.expanduser())
+
     def engines(self) -> list[EngineSettings]:
         """Return the part that an engine process needs, for each device."""
         devices = self.devices()
@@ -240,6 +256,8 @@ class Settings(BaseSettings):
             EngineSettings(
                 model=self.model_names()[0],
                 models=self.model_names(),
+                catalog=self.own_catalog(),
+                verify=self.verify,
                 styles=self.styles,
                 device=device,
                 dtype=self.dtype,

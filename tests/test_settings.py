@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from models.catalog import catalog_table, load_catalog, sources_table
 from service.settings import Settings, settings_table
 
 README = Path(__file__).parent.parent / "README.md"
@@ -39,3 +40,21 @@ def test_keys_never_show() -> None:
 def test_the_readme_holds_the_table() -> None:
     """The table in the README is the generated one: `make docs` writes it."""
     assert settings_table() in README.read_text("utf-8")
+
+
+def test_the_documents_hold_the_checkpoints() -> None:
+    """Names, licences, guidance and commits are those of the catalogue: `make docs` writes them."""
+    assert catalog_table() in README.read_text("utf-8")
+    assert sources_table() in (README.parent / "docs" / "checkpoints.md").read_text("utf-8")
+    for row in load_catalog().values():
+        assert f"| `{row.name}` | {row.title} | {row.licence} |" in catalog_table()
+        assert row.revision is None or row.revision in sources_table()
+
+
+def test_the_engine_is_told_where_the_users_catalogue_is(tmp_path: Path) -> None:
+    """Both processes look checkpoints up in the same file, its `~` resolved, or none is found."""
+    (engine,) = Settings(catalog=tmp_path / "mine.toml", verify="full").engines()
+    assert (engine.catalog, engine.verify) == (str(tmp_path / "mine.toml"), "full")
+    assert Settings().engines()[0].catalog == str(
+        Path.home() / ".config/instant-refine/catalog.toml"
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 from diffusers import LatentConsistencyModelImg2ImgPipeline, UNet2DConditionModel
 from torch import nn
 
+from models.catalog import BUNDLED
+from models.manifest import record_folder
 from models.training.autoencoder import build_autoencoder, load_autoencoder
 from models.training.distill import load_student, student_from_teacher
 from models.training.nets import build_scheduler
@@ -65,6 +67,7 @@ def export(folder: Path, target: Path) -> None:
     for name in KEPT:
         if (target / name).exists():
             shutil.copy2(target / name, fresh / name)
+    record_folder(fresh, source=BUNDLED)
     if target.exists():
         target.rename(old)
     fresh.rename(target)

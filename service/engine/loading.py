@@ -7,20 +7,20 @@ from functools import partial
 from pathlib import Path
 
 import diffusers
-import psutil
 import structlog
 import torch
 import transformers
 
-from models.catalog import Checkpoint, CheckpointError, find_checkpoint
+from models.adapters import NUM_SLOTS
+from models.catalog import Checkpoint, CheckpointError, find_checkpoints
 from models.device import pick_device, pick_dtype
 from models.graphs import CUDA_BUCKETS, CudaGraphs
-from models.hub import local_folder, local_parts
+from models.hub import local_folder, local_parts, verify
 from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.lora_files import local_lora, own_lora
+from models.memory import Footprint, free_host_bytes
 from models.pipeline import Pipeline
 from models.styles import Style, load_styles
-from models.weights import num_parameters, weights_in
 from service.engine.compiler import Compiler
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
@@ -64,8 +64,11 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     pipelines = {}
-    found = [find_checkpoint(model) for model in settings.models or (settings.model,)]
-    _check_memory(found, device, dtype)
+    models = settings.models or (settings.model,)
+    found = list(find_checkpoints(models, settings.catalog).values())
+    for checkpoint in found:
+        verify(checkpoint, hashes=settings.verify == "full")
+    _check_memory(found, settings, device, dtype)
     for checkpoint in found:
         folder = local_folder(checkpoint)
         pipelines[checkpoint.name] = load_pipeline(
@@ -81,23 +84,43 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     return pipelines
 
 
-def _check_memory(checkpoints: Sequence[Checkpoint], device: str, dtype: torch.dtype) -> None:
-    """Raise CheckpointError where the weights of all checkpoints do not fit, before any loads."""
-    count = 0
-    for checkpoint in checkpoints:
-        for folder in (local_folder(checkpoint), *local_parts(checkpoint).values()):
-            count += sum(num_parameters(path) for path in weights_in(folder))
-    needed_bytes = count * dtype.itemsize
-    if device == "cpu":
-        free_bytes = psutil.virtual_memory().available
-    else:
-        free_bytes, _ = torch.cuda.mem_get_info(device)
+def _check_memory(
+    checkpoints: Sequence[Checkpoint], settings: EngineSettings, device: str, dtype: torch.dtype
+) -> None:
+    """Raise CheckpointError where all checkpoints do not fit, before any loads."""
+    needs = {
+        row.name: _footprint(row, settings, device).need(dtype.itemsize) for row in checkpoints
+    }
+    told = ", ".join(f"{name} {need.resident_bytes / 1e9:.2f} GB" for name, need in needs.items())
+    working_bytes = max(need.working_bytes for need in needs.values())
+    needed_bytes = sum(need.resident_bytes for need in needs.values()) + working_bytes
+    host_bytes = free_host_bytes()
+    is_cpu = torch.device(device).type == "cpu"
+    free_bytes = host_bytes if is_cpu else torch.cuda.mem_get_info(device)[0]
     if needed_bytes > free_bytes:
-        names = ", ".join(checkpoint.name for checkpoint in checkpoints)
         raise CheckpointError(
-            f"the weights of {names} take {needed_bytes / 1e9:.1f} GB in {dtype}, and {device} has "
-            f"{free_bytes / 1e9:.1f} GB free: serve fewer checkpoints, or a smaller REFINE_DTYPE"
+            f"{told} and about {working_bytes / 1e9:.2f} GB for a picture of 1024 x 1024 make "
+            f"{needed_bytes / 1e9:.2f} GB in {dtype}, and {device} has {free_bytes / 1e9:.2f} GB "
+            "free: serve fewer checkpoints, or a smaller REFINE_DTYPE"
         )
+    passing_bytes = max(need.largest_module_bytes for need in needs.values())
+    if not is_cpu and passing_bytes > host_bytes:
+        raise CheckpointError(
+            f"{passing_bytes / 1e9:.2f} GB of weights at a time pass through this machine's own "
+            f"memory on their way to {device}, and it has {host_bytes / 1e9:.2f} GB free"
+        )
+
+
+def _footprint(checkpoint: Checkpoint, settings: EngineSettings, device: str) -> Footprint:
+    folder = local_folder(checkpoint)
+    return Footprint(
+        folder,
+        local_parts(checkpoint),
+        adapters=[
+            adapter.path for adapter in _adapters(folder, load_styles(settings.styles)).values()
+        ],
+        num_slots=1 + max(NUM_SLOTS, _max_batch(settings, device)),
+    )
 
 
 def _adapters(folder: Path, styles: Mapping[str, Style]) -> dict[str, Adapter]:

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.catalog import Checkpoint, load_catalog
+from models.catalog import Checkpoint
 from models.styles import Style
 from service.client import EngineHealth
 from service.errors import NotFound
@@ -91,8 +91,8 @@ def _fit(style: str, checkpoint: str, ready: Ready | None) -> dict[str, bool | N
 async def models(request: Request) -> dict[str, Any]:
     """List the checkpoints that are known, and which one is loaded where."""
     front = front_of(request)
-    known = {**front.served.checkpoints, **load_catalog()}
-    return {"models": [_describe(checkpoint, front) for checkpoint in known.values()]}
+    known = front.served.known.values()
+    return {"models": [_describe(checkpoint, front) for checkpoint in known]}
 
 
 def metrics_router(*, is_open: bool) -> APIRouter:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from models.catalog import Checkpoint, Pace, find_checkpoint
+from models.catalog import Checkpoint, Pace, find_checkpoints, load_catalog
 from models.styles import Style, load_styles
 from service.errors import ValidationFailed
 from service.front.schemas import Chosen, RefineRequest
@@ -20,18 +20,22 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class Served:
-    """The tables that a request's names are looked up in; the first checkpoint is the default."""
+    """The tables that a request's names are looked up in; the first checkpoint is the default.
+
+    `known` are all of the catalogues, loaded or not.
+    """
 
     checkpoints: Mapping[str, Checkpoint]
+    known: Mapping[str, Checkpoint]
     styles: Mapping[str, Style]
     thumbnails: Mapping[str, Thumbnail]
 
     @classmethod
     def of(cls, settings: Settings) -> Served:
         """Read the tables. Raises CheckpointError for a checkpoint or styles that are none."""
-        found = [find_checkpoint(model) for model in settings.model_names()]
-        styles = load_styles(settings.styles)
-        return cls({row.name: row for row in found}, styles, read_thumbnails(styles))
+        own, styles = settings.own_catalog(), load_styles(settings.styles)
+        loaded = find_checkpoints(settings.model_names(), own)
+        return cls(loaded, {**loaded, **load_catalog(own)}, styles, read_thumbnails(styles))
 
     @property
     def default(self) -> Checkpoint:

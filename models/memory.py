@@ -1,0 +1,130 @@
+"""What checkpoints take of a device's memory, told from headers and configs before any loads.
+
+Weights and adapters are counted; what a picture takes besides is an estimate: at its peak, in the
+decoder's last block, there are three copies of the activation in full resolution that comes from
+the block before it, or five of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from models.catalog import CheckpointError
+from models.layout import WEIGHTS, components, read_index, read_json, weights_name
+from models.weights import num_parameters
+
+LARGEST_SIDE = 1024
+"""Pixels on a side of the largest picture that is decoded at once; an upscale has tiles of 512."""
+
+_COPIES_BEFORE, _COPIES_OWN = 3.5, 5.5
+"""3.0 and 5.0 as torch's allocator tells of decoders of 32 to 512 channels, and some to spare."""
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_FP32_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a checkpoint takes."""
+
+    weights_bytes: int
+    adapters_bytes: int
+    working_bytes: int  # for one picture; checkpoints take turns
+    largest_module_bytes: int  # which passes through the host's memory on its way to a GPU
+
+    @property
+    def resident_bytes(self) -> int:
+        """What it takes while it waits."""
+        return self.weights_bytes + self.adapters_bytes
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The files that a checkpoint's memory can be told from.
+
+    `parts` are those that stand in for its own, or beside it; an LCM-LoRA takes nothing once it
+    is fused. `adapters` are the LoRA files of its styles, whose layers have `num_slots` places.
+    """
+
+    folder: Path
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    adapters: Sequence[Path] = ()
+    num_slots: int = 1
+
+    def need(self, dtype_bytes: int) -> Need:
+        """Return what it takes in a dtype. Raises CheckpointError for a file that is not whole."""
+        index = read_index(self.folder, self.folder.name)
+        modules = {name: self.parts.get(name, self.folder / name) for name in components(index)}
+        if "tiny" in self.parts:
+            modules["tiny"] = self.parts["tiny"]
+        sizes = {
+            name: num_parameters(folder / (WEIGHTS if name == "tiny" else weights_name(name)))
+            * self._bytes_each(name, dtype_bytes, is_sdxl="text_encoder_2" in modules)
+            for name, folder in modules.items()
+        }
+        factors = max(map(_num_factors, self.adapters), default=0)
+        return Need(
+            weights_bytes=sum(sizes.values()),
+            adapters_bytes=self.num_slots * factors * dtype_bytes,
+            working_bytes=_decoding_bytes(
+                read_json(modules["vae"] / "config.json"),
+                self._bytes_each("vae", dtype_bytes, is_sdxl="text_encoder_2" in modules),
+            ),
+            largest_module_bytes=max(sizes.values()),
+        )
+
+    def _bytes_each(self, name: str, dtype_bytes: int, *, is_sdxl: bool) -> int:
+        """Return the bytes of a number: SDXL's autoencoder stays in fp32 where 16 bits fail."""
+        if name != "vae" or not is_sdxl:
+            return dtype_bytes
+        config = read_json(self.parts.get("vae", self.folder / "vae") / "config.json")
+        return max(_FP32_BYTES, dtype_bytes) if config.get("force_upcast") else dtype_bytes
+
+
+def free_host_bytes(cgroups: Path = _CGROUPS) -> int:
+    """Return what this process can still take: of the machine, and of its container's limit."""
+    machine_bytes: int = psutil.virtual_memory().available
+    return min([machine_bytes, *_free_of_container(cgroups)])
+
+
+def _free_of_container(cgroups: Path) -> Iterable[int]:
+    """Yield what a memory limit of this container leaves, if it has one; caches can be dropped."""
+    for limit, used, statistics, cache in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    ):
+        try:
+            limit_bytes = int((cgroups / limit).read_text())
+            used_bytes = int((cgroups / used).read_text())
+            lines = (cgroups / statistics).read_text().splitlines()
+        except (OSError, ValueError):  # no such cgroup, or "max"
+            continue
+        dropped = next((int(line.split()[1]) for line in lines if line.split()[0] == cache), 0)
+        yield max(0, limit_bytes - used_bytes + dropped)
+
+
+def _num_factors(path: Path) -> int:
+    """Return how many numbers a style's LoRA holds; a faulty one is told where it is loaded."""
+    try:
+        return num_parameters(path)
+    except CheckpointError:
+        return 0
+
+
+def _decoding_bytes(config: Mapping[str, Any], bytes_each: int) -> int:
+    """Return about what decoding the largest picture takes at its peak."""
+    widths: list[int] = config.get("block_out_channels") or [64, 64]
+    channels = max(_COPIES_OWN * widths[0], _COPIES_BEFORE * widths[min(1, len(widths) - 1)])
+    if "decoder_block_out_channels" in config:  # an AutoencoderTiny, which keeps fewer copies
+        channels = _COPIES_BEFORE * int(config["decoder_block_out_channels"][0])
+    return round(channels * LARGEST_SIDE**2) * bytes_each
