@@ -150,6 +150,7 @@ def test_a_repository_without_a_needed_file_is_refused_before_gigabytes_come(
     assert not [path for path in hub.downloaded(ID) if path.endswith(".safetensors")]
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_on_disk_is_named_and_got_anew(
     hub: FakeHub, machine: Machine, tiny_files: dict[str, bytes]
 ) -> None:
