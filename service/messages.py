@@ -50,13 +50,15 @@ class Abort:
 class Heartbeat:
     """Engine to front, from a thread of its own: what the engine is doing, and how much.
 
-    `phase` is loading, warming or serving. `num_waiting` are jobs, `num_running` rows in slots, of
-    which `max_batch` share a step at most. `step_running_s` is how long the running step has taken,
-    `step_p99_s` what 99 of 100 take. The counts are since the start, see `EngineStats`; bytes are
+    `phase` is loading, warming or serving. `num_jobs` are all that the engine knows of,
+    `num_waiting` those without a slot, `num_running` rows in slots, of which `max_batch` share a
+    step at most. `step_running_s` is how long the running step has taken, `step_p99_s` what 99 of
+    100 take. The counts are since the start, see `EngineStats`; bytes are
     the device's, as torch has them, and the process' own.
     """
 
     phase: str
+    num_jobs: int = 0
     num_waiting: int = 0
     num_running: int = 0
     max_batch: int = 0

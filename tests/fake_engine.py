@@ -109,13 +109,15 @@ def _strike(fault: str, argument: int) -> None:
 
 def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     """Make an engine that sleeps; FAKE_LOAD_S is how long it takes to load."""
-    leak("engine")
     time.sleep(float(os.environ.get("FAKE_LOAD_S", "0")))
     max_batch = settings.max_batch or 1
     scheduler = Scheduler(max_batch=max_batch, max_waiting=settings.max_waiting + max_batch)
     pipeline = SleepingPipeline(float(os.environ.get("FAKE_STEP_S", "0.01")))
     ready = Ready("cpu", "float32", settings.model, max_batch)
-    return Engine({settings.model: pipeline}, scheduler), ready
+    engine = Engine({settings.model: pipeline}, scheduler)
+    states: Any = engine._states
+    leak("engine", tasks=lambda: states.setdefault(object()))
+    return engine, ready
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import os
 import resource
 from functools import partial
 
-from service.client import LocalEngineClient
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
@@ -18,7 +17,7 @@ from service.memory import bound_malloc, freeze_loaded
 from service.process import WorkerProcess
 from service.settings import Settings
 from service.supervisor import Patience
-from tests.leak import leak
+from tests.leak import LeakyClient
 
 ENGINE = "tests.fake_engine"
 
@@ -28,10 +27,9 @@ def main() -> None:
         limit = int(os.environ["FAKE_FILE_LIMIT"])
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     bound_malloc(MAPPED_BYTES)
-    leak("front")
     settings = Settings()
     configure_logging(settings.log_format)
-    client = LocalEngineClient(
+    client = LeakyClient(
         settings.engines()[0],
         spawn=partial(WorkerProcess, module=os.environ.get("FAKE_ENGINE", ENGINE)),
         patience=Patience(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),

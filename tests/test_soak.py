@@ -3,38 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.slopes import bound_mb_per_hour, has_grown, slope
-from benchmarks.soak import Report, soak, tell
+from benchmarks.soak import FAKE, soak
+from benchmarks.soak_report import COUNTS, tell
+from tests.servers import wait_until
 
 SECONDS = 36.0
-FAKE = (sys.executable, "-m", "tests.fake_serve")
+LEAKS = [f"{process}-{kind}" for process in ("front", "engine") for kind in ("memory", *COUNTS)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leaky", ["", "front engine"])
-def test_a_leak_in_either_process_is_found(leaky: str, tmp_path: Path) -> None:
-    """Two megabytes a second fail each process that leaks them; the same run without passes."""
-    root = str(Path(__file__).parent.parent)
-    report: Report = asyncio.run(
+@pytest.mark.parametrize("leaks", [[], LEAKS], ids=["sound", "leaky"])
+def test_a_leak_in_either_process_is_found(leaks: list[str], tmp_path: Path) -> None:
+    """Two megabytes, a thread, a file and a task a second fail both; a run without them passes."""
+    report = asyncio.run(
         soak(
             FAKE,
-            {"FAKE_LEAK": leaky, "PYTHONPATH": root},
+            {"FAKE_LEAK": " ".join(leaks), "PYTHONPATH": str(Path(__file__).parent.parent)},
             seconds=SECONDS,
             every_s=0.5,
             pace_s=0.5,
             out=tmp_path,
         )
     )
-    tell(report, tmp_path)
-    assert report.all_failures() == [f"{name}: memory grew" for name in leaky.split()]
+    tell(report, tmp_path, tmp_path / "soak.csv")
+    assert report.all_failures() == [f"{one.replace('-', ': ')} grew" for one in leaks]
     assert report.answers["good 200"] > 10
     assert (tmp_path / "soak.png").stat().st_size > 1000
+    assert len((tmp_path / "soak.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_a_run_that_is_cut_is_judged_and_has_failed(tmp_path: Path) -> None:
+    """A signal ends it in order: the service is gone, and what was seen can be judged again."""
+    where = [f"--out={tmp_path}", f"--results={tmp_path / 'soak.csv'}"]
+    arguments = ["--model=fake", "--seconds=100", "--every=0.1", *where]
+    command = [sys.executable, "-m", "benchmarks.soak", *arguments]
+    samples = tmp_path / "samples.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        wait_until(lambda: samples.exists() and samples.read_text().count("\n") > 300, 250)
+        process.send_signal(signal.SIGINT)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cut at" in json.loads(told)["failures"][0]
+    judged = subprocess.run([*command, "--judge"], capture_output=True, check=False).stdout
+    assert json.loads(judged)["processes"] == json.loads(told)["processes"]
 
 
 @pytest.mark.parametrize("growth", [0.0, 3.0])

@@ -81,6 +81,11 @@ class Engine:
         self._outcomes: list[Outcome | Progress] = []
 
     @property
+    def num_jobs(self) -> int:
+        """Jobs of which anything is kept."""
+        return len(self._states)
+
+    @property
     def num_waiting(self) -> int:
         return self._scheduler.num_waiting
 

@@ -139,6 +139,7 @@ class Worker:
         allocated_bytes, reserved_bytes = engine.device_bytes()
         return Heartbeat(
             self._phase,
+            num_jobs=engine.num_jobs,
             num_waiting=engine.num_waiting,
             num_running=engine.num_running,
             max_batch=engine.max_batch,

@@ -46,6 +46,7 @@ _COUNTERS = {
 }
 _GAUGES = {
     "refine_engine_waiting_jobs": ("num_waiting", "Jobs of which no row has a slot"),
+    "refine_engine_jobs": ("num_jobs", "Jobs that the engine has, waiting or with rows in slots"),
     "refine_engine_running_rows": ("num_running", "Rows in slots"),
     "refine_engine_max_batch": ("max_batch", "Rows that share a step at most"),
     "refine_engine_step_p99_seconds": ("step_p99_s", "What 99 of 100 steps take"),
@@ -104,6 +105,11 @@ class Metrics:
         self.loop_blocked = Counter(
             "refine_loop_blocked",
             "Times that the event loop stood still for a second",
+            registry=self.registry,
+        )
+        self.loop_tasks = Gauge(
+            "refine_loop_tasks",
+            "Tasks of the event loop that have not ended",
             registry=self.registry,
         )
         build = Gauge("refine_build_info", "This build", ["version"], registry=self.registry)

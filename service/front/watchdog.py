@@ -1,4 +1,4 @@
-"""The watch on the event loop: how late it comes to a timer, and where it stands still."""
+"""The watch on the event loop: its tasks, how late it comes to a timer, where it stands still."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class LoopWatchdog:
 
     def start(self) -> None:
         """Watch the running loop from now on."""
+        loop = asyncio.get_running_loop()
+        self._metrics.loop_tasks.set_function(lambda: len(asyncio.all_tasks(loop)))
         self._ticked_at = time.monotonic()
         self._thread_id = threading.get_ident()
         self._ticking = asyncio.create_task(self._tick())

@@ -165,6 +165,27 @@ def test_board_and_alerts_read_what_there_is(file: str) -> None:
     assert named <= known
 
 
+def test_the_tasks_of_the_loop_are_told() -> None:
+    """A task counts until it has ended, and so do the watch's own and the asking one."""
+    metrics = Metrics(serving)
+
+    def told() -> float | None:
+        return metrics.registry.get_sample_value("refine_loop_tasks")
+
+    async def scenario() -> None:
+        watchdog = LoopWatchdog(metrics)
+        watchdog.start()
+        leaked = [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]
+        assert told() == 5
+        for task in leaked:
+            task.cancel()
+        await asyncio.wait(leaked)
+        assert told() == 2
+        watchdog.stop()
+
+    asyncio.run(scenario())
+
+
 def test_a_blocked_loop_is_counted_and_its_stack_is_known() -> None:
     """While the loop stands still another thread says where."""
     metrics = Metrics(serving)

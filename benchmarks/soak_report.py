@@ -1,0 +1,160 @@
+"""What a soak saw: samples of each process, judged, told, drawn and kept as rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.conditions import append_row, conditions
+from benchmarks.slopes import Slope, bound_mb_per_hour, has_grown, slope
+
+WARM_UP = 0.1
+COUNTS = ("threads", "files", "tasks")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A process at a moment of the run; an engine's tasks are the jobs that it has."""
+
+    time_s: float
+    rss_mb: float
+    num_threads: int
+    num_files: int
+    num_tasks: int
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A process between its warm-up and its last sample; counts are the first and the last."""
+
+    process: str
+    rss_mb: tuple[float, float]
+    fit: Slope
+    bound: float
+    counts: dict[str, tuple[int, int]]
+    grown: tuple[str, ...]  # of the counts
+
+    @property
+    def failures(self) -> list[str]:
+        """Tell what grew: memory does where its slope, as it was found, is above the bound."""
+        memory = ["memory"] if self.fit.per_hour > self.bound else []
+        return [f"{self.process}: {name} grew" for name in (*memory, *self.grown)]
+
+    def row(self) -> dict[str, Any]:
+        pairs = {"rss_mb": self.rss_mb, **{f"num_{name}": self.counts[name] for name in COUNTS}}
+        return {
+            "process": self.process,
+            **{
+                f"{name}_{end}": value
+                for name, pair in pairs.items()
+                for end, value in zip(("first", "last"), pair, strict=True)
+            },
+            **{f"mb_{name}": round(value, 2) for name, value in asdict(self.fit).items()},
+            "bound": round(self.bound, 2),
+            "memory": self.fit.verdict(self.bound),
+        }
+
+
+@dataclass
+class Report:
+    """What a run of `seconds` showed: samples by process, answers, and what else went wrong."""
+
+    seconds: float
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def seen_s(self) -> float:
+        """How long it was watched: less than `seconds` where it was cut."""
+        return max((one.time_s for many in self.samples.values() for one in many), default=0.0)
+
+    def judgements(self) -> list[Judgement]:
+        """Judge each process. Raises ValueError for a run that ended within its warm-up."""
+        return [_judge(name, self._settled(name), self.seen_s) for name in self.samples]
+
+    def all_failures(self) -> list[str]:
+        return [*self.failures, *(told for one in self.judgements() for told in one.failures)]
+
+    def _settled(self, name: str) -> list[Sample]:
+        return [one for one in self.samples[name] if one.time_s >= WARM_UP * self.seconds]
+
+
+def _judge(name: str, samples: Sequence[Sample], seen_s: float) -> Judgement:
+    fit = slope([one.time_s for one in samples], [one.rss_mb for one in samples])
+    counts = {which: [getattr(one, f"num_{which}") for one in samples] for which in COUNTS}
+    return Judgement(
+        name,
+        (round(samples[0].rss_mb, 1), round(samples[-1].rss_mb, 1)),
+        fit,
+        bound_mb_per_hour(seen_s),
+        {which: (values[0], values[-1]) for which, values in counts.items()},
+        tuple(which for which, values in counts.items() if has_grown(values)),
+    )
+
+
+def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:
+    """Read the rows that a run wrote while it went on, whatever became of it."""
+    samples: dict[str, list[Sample]] = {}
+    for line in lines:
+        fields = json.loads(line)
+        samples.setdefault(fields.pop("process"), []).append(Sample(**fields))
+    return samples
+
+
+def tell(report: Report, out: Path, results: Path | None = None) -> None:
+    """Draw the plot; print the table and the line of JSON; add rows to a table of results."""
+    draw(report, out / "soak.png")
+    table = Table("process", "RSS MB", "MB/h (95 %)", "bound", "memory", *COUNTS)
+    for one in report.judgements():
+        table.add_row(*_cells(one))
+    Console(stderr=True).print(table)
+    told = {
+        "seconds": round(report.seen_s),
+        "processes": [one.row() for one in report.judgements()],
+        "answers": report.answers,
+        "failures": report.all_failures(),
+        **conditions(),
+    }
+    print(json.dumps(told))
+    (out / "soak.json").write_text(json.dumps(told, indent=1))
+    if results is not None:
+        _keep(report, results)
+
+
+def _keep(report: Report, results: Path) -> None:
+    seen = {"seconds": round(report.seen_s), "pictures": report.answers.get("good 200", 0)}
+    failures = "; ".join(report.all_failures())
+    for one in report.judgements():
+        append_row(results, {**one.row(), **seen, "failures": failures, **conditions()})
+
+
+def _cells(one: Judgement) -> list[str]:
+    fit = one.fit
+    return [
+        one.process,
+        "{} to {}".format(*one.rss_mb),
+        f"{fit.per_hour:.2f} ({fit.low:.2f} to {fit.high:.2f})",
+        f"{one.bound:.2f}",
+        fit.verdict(one.bound),
+        *("{} to {}".format(*one.counts[name]) for name in COUNTS),
+    ]
+
+
+def draw(report: Report, path: Path) -> None:
+    """Plot each process's memory over minutes, its warm-up in grey."""
+    figure = Figure(figsize=(7, 4), dpi=80, layout="constrained")
+    panels = figure.subplots(len(report.samples), sharex=True, squeeze=False)[:, 0]
+    for axes, (name, samples) in zip(panels, report.samples.items(), strict=True):
+        axes.plot([one.time_s / 60 for one in samples], [one.rss_mb for one in samples])
+        axes.axvspan(0, WARM_UP * report.seconds / 60, color="0.9")
+        axes.set_ylabel(f"{name}, MB")
+    axes.set_xlabel("minutes")
+    figure.savefig(path)
