@@ -6,8 +6,8 @@ largest that was: each arena in time keeps a share as large as the largest pictu
 that had 20 MB in use 14 arenas kept 30 MB after 250 hostile requests and 90 MB after 2,500, still
 growing; with one arena and a bound that stays it keeps 1 to 6 MB.
 
-And Python looks for garbage among all objects only when those since the last time are a quarter of
-all, which the libraries' own outnumber for hours: what a request leaves in cycles piles up.
+And Python looks for garbage among old objects only when a quarter as many have become old since,
+which, by the libraries' own, may be hours; then it looks through all of them at once.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ class GuardedHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._cancel_timers()
         super().handle_websocket_upgrade()
+        self.parser = None  # type: ignore[assignment] # it holds this protocol, which is done with
 
     def pause_writing(self) -> None:
         super().pause_writing()

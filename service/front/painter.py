@@ -75,18 +75,16 @@ class Painter:
         self._turn_began = 0.0
         self._counts = counts
 
-    async def serve(self) -> None:
-        """Serve until the end. Raises Closing or WebSocketDisconnect."""
+    async def serve(self) -> Closing | WebSocketDisconnect:
+        """Serve until the end; return what ended it."""
         await self._tell("ready", **self._welcome())
         try:
             async with asyncio.TaskGroup() as tasks:
                 for loop in (self._read(), self._work(), self._watch()):
                     tasks.create_task(loop)
         except BaseExceptionGroup as group:
-            ends, unforeseen = group.split((Closing, WebSocketDisconnect))
-            if unforeseen is not None or ends is None:
-                raise
-            raise ends.exceptions[0] from None
+            return _end_of(group)
+        raise AssertionError("a painter was served to no end")
 
     def _welcome(self) -> dict[str, Any]:
         settings = self._front.settings
@@ -269,6 +267,20 @@ class Painter:
             await self._websocket.send_text(json.dumps({"type": kind, **content}))
             for file in files:
                 await self._websocket.send_bytes(file)
+
+
+def _end_of(group: BaseExceptionGroup[BaseException]) -> Closing | WebSocketDisconnect:
+    """Return what ended a painter's tasks. Raises the group where there is more to it.
+
+    Frames that hold an exception whose traceback holds them are a cycle, and so would keep the
+    painter and the last pictures until the garbage is looked for: it is returned, not raised.
+    """
+    ends, unforeseen = group.split((Closing, WebSocketDisconnect))
+    end = ends.exceptions[0] if ends else None
+    if unforeseen is not None or not isinstance(end, Closing | WebSocketDisconnect):
+        raise group
+    group.__traceback__ = None
+    return end
 
 
 def error_content(error: RefineError) -> dict[str, Any]:

@@ -90,7 +90,8 @@ async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
             caller = await _greeted(websocket, front)
         holder = None if caller is ANYBODY else caller.id
         with front.seats.taken_by(holder, caller.limits.sockets):
-            await Painter(websocket, front, caller, counts).serve()
+            end = await Painter(websocket, front, caller, counts).serve()
+        return end.code if isinstance(end, WebSocketDisconnect) else await _close(websocket, end)
     except RateLimited as full:
         if websocket.application_state is WebSocketState.CONNECTING:
             raise
@@ -102,7 +103,6 @@ async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, the socket is closed properly
         _log.error("an unforeseen error", exc_info=error)
         return await _close(websocket, Closing(UNFORESEEN, RefineError("something went wrong")))
-    raise AssertionError("a painter was served to no end")
 
 
 async def _greeted(websocket: WebSocket, front: Front) -> Caller:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import signal
@@ -28,6 +29,7 @@ from service.client import EngineHealth
 from service.errors import EngineStarting
 from service.front.app import create_app
 from service.front.auth import KeyRing
+from service.front.painter import Painter
 from service.jobs import Finished
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
@@ -364,3 +366,22 @@ def test_every_socket_asks_for_the_key(api: Api) -> None:
                 painter = PainterSocket(connection)
                 painter.tell("hello", **key)
                 assert painter.closed() == 4401
+
+
+def test_an_ended_painter_is_gone_without_a_collection() -> None:
+    """Nothing of a socket is left in a cycle, which would keep its last pictures for long."""
+
+    def painters() -> list[Painter]:
+        return [one for one in gc.get_objects() if type(one) is Painter]
+
+    with running_server(api_keys=KEY) as url:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(2):
+                with greeted(url) as painter:
+                    painter.frame(1)
+                    painter.result(1)
+            wait_until(lambda: not painters(), 10)
+        finally:
+            gc.enable()
