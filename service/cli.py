@@ -20,7 +20,7 @@ from service.front.schemas import MAX_SEED, SIDES
 from service.keys import KeyFileError
 from service.keys_command import app as keys_app
 from service.logs import configure_logging
-from service.memory import bound_malloc, freeze_loaded
+from service.memory import bound_malloc, keep_tidy
 from service.models_command import app as models_app
 from service.settings import Settings
 
@@ -95,7 +95,7 @@ def serve(
     configure_logging(settings.log_format)
     _find_files(settings, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
-    freeze_loaded()
+    keep_tidy()
     server.run()
     if server.failure:
         _fail(server.failure)

@@ -7,7 +7,10 @@ that had 20 MB in use 14 arenas kept 30 MB after 250 hostile requests and 90 MB 
 growing; with one arena and a bound that stays it keeps 1 to 6 MB.
 
 And Python looks for garbage among old objects only when a quarter as many have become old since,
-which, by the libraries' own, may be hours; then it looks through all of them at once.
+which, by the libraries' own, may be hours; then it looks through all of them at once. Until then
+it also keeps up to 2,000 freed tuples of each length: by its heartbeats alone an idle engine grew
+by 1 kB a second for a quarter of an hour. So what is loaded is left out, and a collection of the
+rest is made every minute: it takes 0.1 ms, where all took 49 ms in a front, 340 ms in an engine.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import threading
+import time
 from typing import Final
 
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
 
+_COLLECT_S: Final = 60.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
@@ -40,7 +46,14 @@ def bound_malloc(mapped_bytes: int) -> None:
             mallopt(option, value)
 
 
-def freeze_loaded() -> None:
-    """Leave what is there by now out of all collections of garbage, which then cost little."""
+def keep_tidy() -> None:
+    """Leave what is there by now out of all collections of garbage, and make one every minute."""
     gc.collect()
     gc.freeze()
+    threading.Thread(target=_collect, name="garbage", daemon=True).start()
+
+
+def _collect() -> None:
+    while True:
+        time.sleep(_COLLECT_S)
+        gc.collect()

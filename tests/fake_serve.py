@@ -13,7 +13,7 @@ from functools import partial
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
-from service.memory import bound_malloc, freeze_loaded
+from service.memory import bound_malloc, keep_tidy
 from service.process import WorkerProcess
 from service.settings import Settings
 from service.supervisor import Patience
@@ -35,7 +35,7 @@ def main() -> None:
         patience=Patience(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),
     )
     server = create_server(create_app(settings, client), settings)
-    freeze_loaded()
+    keep_tidy()
     server.run()
 
 

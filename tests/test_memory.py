@@ -63,9 +63,9 @@ def test_the_operators_word_holds() -> None:
 
 FREEZE = """
 import asyncio, gc
-from service.memory import freeze_loaded
+from service.memory import keep_tidy
 
-freeze_loaded()
+keep_tidy()
 print(gc.get_freeze_count(), len(gc.get_objects()))
 """
 

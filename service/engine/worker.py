@@ -25,7 +25,7 @@ import structlog
 
 from models.catalog import CheckpointError
 from service.logs import configure_logging
-from service.memory import MIB, bound_malloc, freeze_loaded
+from service.memory import MIB, bound_malloc, keep_tidy
 from service.messages import (
     Abort,
     Add,
@@ -82,7 +82,7 @@ class Worker:
         self._engine, ready = (load_engine or _load_checkpoint)(settings)
         self._enter("warming")
         warm_up(self._engine)
-        freeze_loaded()
+        keep_tidy()
         self._connection.send(ready)
         self._enter("serving")
         return self._engine
