@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from service.client import EngineClient
-from service.front import api, info, realtime
+from service.front import api, info, realtime, styles
 from service.front.access import AccessLog
 from service.front.answers import UnforeseenErrors, install_error_handlers
 from service.front.cors import Cors
@@ -51,6 +51,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(api.router)
     app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(info.router)
+    app.include_router(styles.router)
     app.include_router(info.metrics_router(is_open=settings.open_metrics))
     app.include_router(realtime.router)
     app.include_router(page_router())

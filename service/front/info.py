@@ -1,90 +1,26 @@
-"""What the service says of itself: styles, checkpoints, health."""
+"""What the service says of itself: checkpoints, numbers, health."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, get_args
+from typing import Any
 
 from fastapi import APIRouter, Depends
-from fastapi import Path as PathParam
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
 from models.catalog import Checkpoint
-from models.styles import Style
 from service.client import EngineHealth
-from service.errors import NotFound
 from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
 from service.front.health import health_of
-from service.front.images import Format
 from service.front.refining import ROUTES, Route
 from service.front.schemas import KEY_REFUSALS, UpscaleRequest, upscale_strength
-from service.messages import Ready
 
 router = APIRouter()
 
 _RETRY_AFTER_S = "5"
-
-
-@router.get("/v1/styles", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)
-async def styles(request: Request) -> dict[str, Any]:
-    """List the styles, the templates that they put a prompt into, and where they have a LoRA.
-
-    `has_lora` is told of the default checkpoint and, in `models`, of each; null while it loads.
-    """
-    front = front_of(request)
-    return {"styles": [_told(style, front) for style in front.served.styles.values()]}
-
-
-@router.get(
-    "/v1/styles/{name:path}/thumbnail",
-    dependencies=[Depends(require_key)],
-    response_class=Response,
-    responses={
-        200: {"content": {f"image/{name}": {} for name in get_args(Format)}},
-        304: {"description": "The copy with that ETag is the present one"},
-        404: {"description": "There is no such style, or it has no thumbnail"},
-        **KEY_REFUSALS,
-    },
-)
-async def thumbnail(
-    request: Request, name: Annotated[str, PathParam(json_schema_extra={"format": "style-name"})]
-) -> Response:
-    """Show what a style looks like: a small picture."""
-    thumbnails = front_of(request).served.thumbnails
-    if name not in thumbnails:
-        raise NotFound("there is no such style, or it has no thumbnail")
-    found = thumbnails[name]
-    headers = found.headers(request.query_params.get("v"))
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(found.content, media_type=found.media_type, headers=headers)
-
-
-def _told(style: Style, front: Front) -> dict[str, Any]:
-    """Tell of a style, but not where its files lie on this machine."""
-    served, ready = front.served, front.client.health.ready
-    thumbnail = served.thumbnails.get(style.name)
-    models = {name: _fit(style.name, name, ready) for name in served.checkpoints}
-    return {
-        "name": style.name,
-        **style.model_dump(exclude={"lora"}),
-        "thumbnail": thumbnail and thumbnail.url(style.name),
-        **models[served.default.name],
-        "models": models,
-    }
-
-
-def _fit(style: str, checkpoint: str, ready: Ready | None) -> dict[str, bool | None]:
-    """Tell how a style and a checkpoint go together; null while that is not known."""
-    if ready is None:
-        return {"available": None, "has_lora": None}
-    return {
-        "available": style not in ready.misfits.get(checkpoint, ()),
-        "has_lora": style in ready.loras.get(checkpoint, ()),
-    }
 
 
 @router.get("/v1/models", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)

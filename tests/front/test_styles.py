@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from models.catalog import CheckpointError
 from models.styles import load_styles
 from service.front.app import create_app
 from service.front.served import Served
+from service.live import LiveClient
 from service.settings import Settings
 from tests.fakes import READY, FakeEngineClient
 from tests.front.api import Api
+from tests.front.sockets import picture
 from tests.servers import KEY, running_server
 
 MINE = """
@@ -186,3 +189,24 @@ def test_a_style_that_does_not_fit_is_refused_there_alone(tmp_path: Path) -> Non
         assert api.refine(style="VIBRANT").status_code == 200
         assert api.refine(style="ANIME", modelId="other").status_code == 200
         assert len(engine.asked) == 2
+
+
+def test_a_socket_is_told_of_a_style_that_does_not_fit() -> None:
+    """Who draws gets the same sentence for the frame, and goes on with another style."""
+
+    async def draw(url: str) -> list[str]:
+        kinds = []
+        async with LiveClient(url) as live, asyncio.timeout(20):
+            answers = aiter(live)
+            for style in ("VIBRANT", "ANIME"):
+                live.send(picture((9, 9, 9), "PNG"), prompt="a boat", style=style)
+                answer = await anext(answers)
+                kinds.append(answer.kind)
+                if answer.kind == "error":
+                    assert answer.content["path"] == "$.style"
+        return kinds
+
+    engine = FakeEngineClient()
+    engine.health = replace(engine.health, ready=replace(READY, misfits={"pocket": ["VIBRANT"]}))
+    with running_server(engine) as url:
+        assert asyncio.run(draw(url)) == ["error", "result"]

@@ -79,6 +79,8 @@ def test_each_style_gives_a_picture_of_its_own() -> None:
         ('[MINE]\ntitle = "Mine"\n', "line 1: MINE: prompt: Field required"),
         ('\n[A]\ntitle="A"\nprompt="{prompt}"\nguidance = 99\n', "line 5: A: guidance: .*20"),
         ('[A]\ntitle="A"\nprompt="{prompt}"\ncolour = 1\n', "line 4: A: colour: Extra"),
+        ('[A]\ntitle="A"\nprompt="{prompt}"\nname = "B"\n', "line 4: A: name: Extra"),
+        ('[A]\n[B]  # two\ntitle="B"\n', "line 1: A: title: Field required"),
         ('[A\ntitle="A"', "styles.toml: .*line 1"),
     ],
 )
