@@ -11,7 +11,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from models.catalog import Checkpoint, CheckpointError, is_hub_id, is_name, load_catalog
-from models.hub import describe, fetch
+from models.hub import describe, fetch, record_source
 from models.layout import (
     CONFIGS,
     Layout,
@@ -20,7 +20,8 @@ from models.layout import (
     read_index,
     read_layout,
 )
-from models.sources import LORA_FILE
+from models.manifest import OnBytes, find_faults
+from models.sources import LORA_FILE, sources_of
 from models.weights import read_header
 
 _TWINS = {"SD 1.5": "sd15-lcm-lora", "SDXL": "sdxl-lcm-lora"}
@@ -92,6 +93,25 @@ def check_name(name: str, own: Path) -> None:
         raise CheckpointError(f"{name} is a name of the bundled catalogue: choose another")
     if name in load_catalog(str(own)):
         raise CheckpointError(f"{name} is taken: remove its table from {own} first")
+
+
+def adopt(checkpoint: Checkpoint, on_bytes: OnBytes = lambda _: None) -> None:
+    """Record what lies in a folder, or hold it against the manifest that it has already.
+
+    Raises CheckpointError for a folder that is not as its manifest says, or that may not be
+    written to.
+    """
+    source = sources_of(checkpoint)[0]
+    scope = source.scope(Path(source.place))
+    manifest = scope.read()
+    if manifest is None:
+        record_source(source, scope, on_bytes)
+        return
+    if faults := find_faults(scope, manifest, hashes=True, on_bytes=on_bytes):
+        raise CheckpointError(
+            f"{source.place} is not as its manifest says: {faults[0]}; `instant-refine models "
+            f"check {source.place} --record` takes it as it is now for right"
+        )
 
 
 def append(checkpoint: Checkpoint, own: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tqdm.auto import tqdm
 
 from models.catalog import Checkpoint, CheckpointError
 from models.layout import check_files, needed_files, read_index
@@ -29,6 +30,13 @@ T = TypeVar("T")
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHA256_DIGITS, _GIT_DIGITS = 64, 40
+
+
+class _NoBar(tqdm):  # type: ignore[misc]
+    """The bars of small downloads, which would only flash."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,9 @@ def record_source(source: Source, scope: Scope, on_bytes: OnBytes) -> list[Fault
     """
     files = hash_files(scope.root, scope.files(), on_bytes)
     if not source.on_hub:
-        record(scope, files, source=source.place if is_bundled(source) else "folder")
+        before = scope.read()
+        told = before.source if before is not None else "folder"
+        record(scope, files, source=source.place if is_bundled(source) else told)
         return []
     faults = [
         Fault("altered", path, ": its digest is not the hub's")
@@ -136,13 +146,18 @@ def describe(place: str, revision: str) -> Description:
     )
 
 
-def fetch(place: str, revision: str, patterns: Sequence[str]) -> Path:
+def fetch(place: str, revision: str, patterns: Sequence[str], *, is_shown: bool = False) -> Path:
     """Download files of a repository; return the snapshot's folder. Raises CheckpointError."""
-    return _asking(
-        place,
-        revision,
-        lambda: Path(snapshot_download(place, revision=revision, allow_patterns=list(patterns))),
-    )
+
+    def download() -> Path:
+        bars = tqdm if is_shown else _NoBar
+        return Path(
+            snapshot_download(
+                place, revision=revision, allow_patterns=list(patterns), tqdm_class=bars
+            )
+        )
+
+    return _asking(place, revision, download)
 
 
 def _local(checkpoint: Checkpoint, source: Source) -> Path:
@@ -169,7 +184,7 @@ def _local(checkpoint: Checkpoint, source: Source) -> Path:
 
 def _pull(source: Source, on_bytes: OnBytes) -> Scope:
     for is_last in (False, True):
-        folder = fetch(source.place, source.revision or "main", source.patterns)
+        folder = fetch(source.place, source.revision or "main", source.patterns, is_shown=True)
         scope = source.scope(source.path_in(folder))
         faults = record_source(source, scope, on_bytes)
         for fault in faults:

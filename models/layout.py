@@ -49,8 +49,8 @@ class Layout:
         """The kind in words."""
         if self.needs_lora:
             return f"{self.family} with an LCM-LoRA"
-        guided = "guidance embedding" if self.has_guidance_embedding else "doubled rows"
-        return f"{self.family} LCM, guided by {guided}"
+        guided = "a guidance embedding" if self.has_guidance_embedding else "doubled rows"
+        return f"{self.family} LCM with {guided}"
 
 
 def read_layout(folder: Path, where: str) -> Layout:

@@ -98,6 +98,10 @@ class Scope:
         except (OSError, ValidationError) as error:
             raise CheckpointError(f"{self.manifest} is no manifest: record it anew") from error
 
+    def can_write(self) -> bool:
+        """Tell whether a manifest can be put here."""
+        return os.access(self.manifest.parent, os.W_OK)
+
     def write(self, manifest: Manifest) -> None:
         """Write the manifest, whole or not at all. Raises CheckpointError where none can be."""
         fresh = self.manifest.with_name(f".{self.manifest.name}.{os.getpid()}")

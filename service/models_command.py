@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from models.catalog import Checkpoint, CheckpointError, find_checkpoint, load_catalog
+from models.catalog import (
+    BUNDLED,
+    Checkpoint,
+    CheckpointError,
+    find_checkpoint,
+    load_catalog,
+)
 from models.manifest import Fault, OnBytes, Scope, find_faults
 from models.sources import Source
 from service.settings import Settings
 
 _SHOWN_DIGITS = 10
+_WIDE_COLUMNS = 110
 
 app = typer.Typer(help="Add, list, pull and check checkpoints.", rich_markup_mode=None)
 
@@ -41,22 +50,28 @@ def models_or_list(context: typer.Context) -> None:
 def list_models(
     *, as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs")] = False
 ) -> None:
-    """List the checkpoints of both catalogues, and what is on this machine of each."""
+    """List checkpoints, and what is here of each."""
     rows = [_described(checkpoint) for checkpoint in load_catalog(_own()).values()]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("name", "what it is", "licence", "trained guidance", "revision", "on disk")
-    for row in rows:
-        size = f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] is not None else "no"
-        revision = (row["revision"] or "")[:_SHOWN_DIGITS]
-        table.add_row(row["name"], row["title"], row["licence"], row["guidance"], revision, size)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    shown = list(map(_shown, rows))
+    hidden = "" if _out.width >= _WIDE_COLUMNS else "what it is"  # which --json has
+    titles = [title for title in shown[0] if title != hidden]
+    for title in titles:
+        table.add_column(title, no_wrap=title not in {"what it is", "licence"}, overflow="fold")
+    for row in shown:
+        table.add_row(*(row[title] for title in titles))
     _out.print(table)
 
 
 @app.command()
 def pull(model: ModelArgument) -> None:
-    """Download a checkpoint, verified and with a manifest, so that it serves without a network."""
+    """Download a checkpoint, with a manifest.
+
+    Each file is held against the digest that the hub announces. It then serves without a network.
+    """
     from models import hub  # noqa: PLC0415 - each command loads what it needs
 
     checkpoint = find_checkpoint(model, _own())
@@ -76,9 +91,10 @@ def check(
         bool, typer.Option("--record", help="Take the files as they are for right, and record them")
     ] = False,
 ) -> None:
-    """Hold every file of a checkpoint against its manifest: size, sha256, missing and extra ones.
+    """Hold every file against its manifest.
 
-    Ends with 1, and the names, where something is amiss.
+    Size and sha256, and what is missing or extra; ends with 1, and the names, where something is
+    amiss.
     """
     from models.hub import local_scopes  # noqa: PLC0415
 
@@ -112,7 +128,10 @@ def add(
         str | None, typer.Option(help="A TAESD, a folder or hub id; else its family's own")
     ] = None,
 ) -> None:
-    """Put a checkpoint of your own into your catalogue, REFINE_CATALOG, once it could be loaded."""
+    """Give a checkpoint of your own a name.
+
+    It is put into your catalogue, REFINE_CATALOG, unless something in it could not be loaded.
+    """
     from models import adding  # noqa: PLC0415
 
     own = Settings().catalog.expanduser()
@@ -126,11 +145,12 @@ def add(
         tiny=tiny,
     )
     if candidate.revision is None:
-        _record_folder(checkpoint)
+        _adopt(checkpoint)
     adding.append(checkpoint, own)
     _say(f"{name}: {checkpoint.title}; licence {checkpoint.licence}; added to {own}")
     if any(source.on_hub for source in _sources(checkpoint)):
         _say(f"download what is on the hub with: instant-refine models pull {name}")
+    _say(f"serve it with: instant-refine serve --model {name}")
 
 
 def _described(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -152,6 +172,19 @@ def _described(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return a row as the table has it, by its columns."""
+    revision = row["revision"] or ("bundled" if row["source"] == BUNDLED else "folder")
+    return {
+        "name": row["name"],
+        "what it is": row["title"],
+        "licence": row["licence"],
+        "guidance": row["guidance"],
+        "revision": revision[:_SHOWN_DIGITS],
+        "on disk": f"{row['bytes'] / 1e6:,.0f} MB" if row["bytes"] is not None else "no",
+    }
+
+
 def _faults(checkpoint: Checkpoint, source: Source, scope: Scope, on_bytes: OnBytes) -> list[Fault]:
     manifest = scope.read()
     if manifest is None:
@@ -169,16 +202,16 @@ def _recorded(_: Checkpoint, source: Source, scope: Scope, on_bytes: OnBytes) ->
     return record_source(source, scope, on_bytes)
 
 
-def _record_folder(checkpoint: Checkpoint) -> None:
+def _adopt(checkpoint: Checkpoint) -> None:
     """Record what lies in a folder; one that may not be written to is served without a check."""
-    from models.hub import local_scopes, record_source  # noqa: PLC0415
+    from models.adding import adopt  # noqa: PLC0415
 
-    source, scope = local_scopes(checkpoint.model_copy(update={"lora": None, "tiny": None}))[""]
+    scope = Scope.of_folder(Path(checkpoint.source))
+    if scope.read() is None and not scope.can_write():
+        _say(f"{scope.root} may not be written to: it is added without a manifest to check")
+        return
     with _hashing(_size(scope)) as on_bytes:
-        try:
-            record_source(source, scope, on_bytes)
-        except CheckpointError as error:
-            _say(f"{error}; it is added without one, and cannot be checked")
+        adopt(checkpoint, on_bytes)
 
 
 def _sources(checkpoint: Checkpoint) -> list[Source]:
@@ -216,6 +249,6 @@ def _hashing(total_bytes: int | None = None) -> Iterator[OnBytes]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=_err, transient=True) as progress:
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as progress:
         task = progress.add_task("hashing", total=total_bytes, visible=total_bytes is not None)
         yield lambda num_bytes: progress.update(task, advance=num_bytes, visible=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from models.adding import append, examine, to_checkpoint
+from models.adding import adopt, append, examine, to_checkpoint
 from models.catalog import (
     Checkpoint,
     CheckpointError,
@@ -18,6 +18,7 @@ from models.catalog import (
     find_checkpoints,
     load_catalog,
 )
+from models.manifest import Scope, record_folder
 from tests.checkpoints import write_checkpoint, write_plain_checkpoint, write_sdxl_checkpoint
 from tests.fake_hub import FakeHub
 from tests.hub.conftest import Machine
@@ -52,7 +53,7 @@ def test_the_three_kinds_are_detected(tmp_path: Path) -> None:
     """An LCM stays as it is; plain ones get the LCM-LoRA and tiny autoencoder of their family."""
     catalog = load_catalog()
     embedded = add(of_width(write_checkpoint(tmp_path / "lcm"), 768))
-    assert embedded.title == "SD 1.5 LCM, guided by guidance embedding"
+    assert embedded.title == "SD 1.5 LCM with a guidance embedding"
     assert (embedded.lora, embedded.tiny) == (None, catalog["sd15-lcm-lora"].tiny)
     plain = add(of_width(write_plain_checkpoint(tmp_path / "plain"), 768))
     assert plain.title == "SD 1.5 with an LCM-LoRA"
@@ -181,6 +182,33 @@ def test_add_list_and_check_a_folder(machine: Machine, folder: Path) -> None:
     assert (code, "mine is taken" in said) == (1, True)
 
 
+def test_a_folder_with_a_manifest_is_held_against_it_when_it_is_added(folder: Path) -> None:
+    """What was altered since it was recorded is not taken for right by being added."""
+    record_folder(folder, source="somewhere")
+    adopt(add(folder))
+    (folder / "tokenizer" / "tokenizer_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer_config.json is missing.*--record"):
+        adopt(add(folder))
+    manifest = Scope.of_folder(folder).read()
+    assert manifest is not None
+    assert manifest.source == "somewhere"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_start_tells_the_file_that_is_damaged(
+    machine: Machine, folder: Path, is_full: bool
+) -> None:
+    """A cut file ends any start, other bytes of the same size one with --verify, by name."""
+    record_folder(folder, source="folder")
+    content = bytearray((folder / UNET).read_bytes())
+    content[-1] ^= 1
+    (folder / UNET).write_bytes(content if is_full else content[:-1])
+    arguments = ["--verify"] if is_full else []
+    code, said = machine.run("serve", "--port", "0", "--model", folder, *arguments)
+    assert (code, f"{UNET} is altered" in said) == (1, True), said
+
+
 def machine_list(machine: Machine) -> str:
     code, said = machine.models("list", "--json")
     assert code == 0
@@ -201,3 +229,14 @@ def test_a_hub_id_is_added_at_its_commit_and_then_pulled(
     assert machine.models("check", "mine")[0] == 1
     assert machine.models("pull", "mine")[0] == 0
     assert machine.models("check", "mine")[0] == 0
+
+
+def test_names_and_licences_are_whole_on_a_narrow_terminal(machine: Machine) -> None:
+    """At 80 columns the names that other commands take, and the revisions, are not cut."""
+    code, said = machine.models("list", COLUMNS="80")
+    assert code == 0
+    for row in load_catalog().values():
+        assert row.name in said
+        assert (row.revision or "bundled")[:10] in said
+    assert "Apache-2.0" in said
+    assert "…" not in said
