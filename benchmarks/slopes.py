@@ -2,7 +2,9 @@
 
 Garbage collection makes saw-teeth, so the slope is that of the lower envelope: the least value of
 each of some thirty bins, through which Theil and Sen's median of pairwise slopes goes. A saw-tooth
-or a single jump moves a median little. Its 95 % interval is Sen's (1968), by ranks.
+moves a median little, and so does a single jump, but for one in the middle: that may be a leak
+which shows in few steps, as those of small objects do, and only a longer run can tell. Its 95 %
+interval is Sen's (1968), by ranks, for bins whose noise is independent: told, and not relied upon.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class Slope:
     high: float
 
     def verdict(self, bound: float) -> str:
-        """Tell `grows`, `holds`, or `open` where the interval has the bound in it."""
+        """Tell `grows` or `holds` where all of the interval does, else `open`."""
         if self.low > bound:
             return "grows"
         return "holds" if self.high <= bound else "open"

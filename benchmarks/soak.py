@@ -39,6 +39,9 @@ SERVE = (str(Path(sys.executable).with_name("instant-refine")), "serve")
 FAKE = (sys.executable, "-m", "tests.fake_serve")
 START_S = 180.0
 _TASKS = {"front": "refine_loop_tasks ", "engine": 'refine_engine_jobs{engine="0"} '}
+_BLOCKS = {
+    "front": "refine_python_blocks ", "engine": 'refine_engine_python_blocks{engine="0"} ',
+}  # fmt: skip
 
 
 @contextmanager
@@ -122,8 +125,8 @@ async def _watch(
                 await asyncio.sleep(max(0.0, began + (number + 1) * every_s - time.monotonic()))
                 metrics = (await http.get("/metrics")).raise_for_status().text
                 for name, process in processes.items():
-                    num_tasks = _value(metrics, _TASKS[name])
-                    sample = _look(process, time.monotonic() - began, num_tasks)
+                    told = _value(metrics, _BLOCKS[name]), _value(metrics, _TASKS[name])
+                    sample = _look(process, time.monotonic() - began, *told)
                     report.samples[name].append(sample)
                     file.write(json.dumps({"process": name, **asdict(sample)}) + "\n")
 
@@ -133,10 +136,12 @@ def _value(metrics: str, series: str) -> int:
     return int(float(line.removeprefix(series)))
 
 
-def _look(process: psutil.Process, time_s: float, num_tasks: int) -> Sample:
+def _look(process: psutil.Process, time_s: float, num_blocks: int, num_tasks: int) -> Sample:
     with process.oneshot():
         rss_mb = process.memory_info().rss / 2**20
-        return Sample(time_s, rss_mb, process.num_threads(), process.num_fds(), num_tasks)
+        return Sample(
+            time_s, rss_mb, num_blocks, process.num_threads(), process.num_fds(), num_tasks
+        )
 
 
 def main() -> None:

@@ -17,14 +17,21 @@ from benchmarks.slopes import Slope, bound_mb_per_hour, has_grown, slope
 
 WARM_UP = 0.1
 COUNTS = ("threads", "files", "tasks")
+BLOCK_MB = 100 / 2**20
+"""What an object takes, more or less."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at a moment of the run; an engine's tasks are the jobs that it has."""
+    """A process at a moment of the run; an engine's tasks are the jobs that it has.
+
+    `num_blocks` are the objects of its Python. They take memory by the megabyte, and what is free
+    in these is filled first, so that a leak of them shows here long before it does in `rss_mb`.
+    """
 
     time_s: float
     rss_mb: float
+    num_blocks: int
     num_threads: int
     num_files: int
     num_tasks: int
@@ -36,19 +43,20 @@ class Judgement:
 
     process: str
     rss_mb: tuple[float, float]
-    fit: Slope
+    fits: dict[str, Slope]  # of memory and of objects, both in MB
     bound: float
     counts: dict[str, tuple[int, int]]
     grown: tuple[str, ...]  # of the counts
 
     @property
     def failures(self) -> list[str]:
-        """Tell what grew: memory does where its slope, as it was found, is above the bound."""
-        memory = ["memory"] if self.fit.per_hour > self.bound else []
-        return [f"{self.process}: {name} grew" for name in (*memory, *self.grown)]
+        """Tell what grew: what has a slope does where it, as it was found, is above the bound."""
+        steep = [name for name, fit in self.fits.items() if fit.per_hour > self.bound]
+        return [f"{self.process}: {name} grew" for name in (*steep, *self.grown)]
 
     def row(self) -> dict[str, Any]:
         pairs = {"rss_mb": self.rss_mb, **{f"num_{name}": self.counts[name] for name in COUNTS}}
+        fits = self.fits.items()
         return {
             "process": self.process,
             **{
@@ -56,9 +64,13 @@ class Judgement:
                 for name, pair in pairs.items()
                 for end, value in zip(("first", "last"), pair, strict=True)
             },
-            **{f"mb_{name}": round(value, 2) for name, value in asdict(self.fit).items()},
+            **{
+                f"{name}_mb_{end}": round(value, 2)
+                for name, fit in fits
+                for end, value in asdict(fit).items()
+            },
             "bound": round(self.bound, 2),
-            "memory": self.fit.verdict(self.bound),
+            **{name: fit.verdict(self.bound) for name, fit in fits},
         }
 
 
@@ -88,12 +100,16 @@ class Report:
 
 
 def _judge(name: str, samples: Sequence[Sample], seen_s: float) -> Judgement:
-    fit = slope([one.time_s for one in samples], [one.rss_mb for one in samples])
+    times = [one.time_s for one in samples]
+    fits = {
+        "memory": slope(times, [one.rss_mb for one in samples]),
+        "objects": slope(times, [BLOCK_MB * one.num_blocks for one in samples]),
+    }
     counts = {which: [getattr(one, f"num_{which}") for one in samples] for which in COUNTS}
     return Judgement(
         name,
         (round(samples[0].rss_mb, 1), round(samples[-1].rss_mb, 1)),
-        fit,
+        fits,
         bound_mb_per_hour(seen_s),
         {which: (values[0], values[-1]) for which, values in counts.items()},
         tuple(which for which, values in counts.items() if has_grown(values)),
@@ -112,7 +128,7 @@ def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:
 def tell(report: Report, out: Path, results: Path | None = None) -> None:
     """Draw the plot; print the table and the line of JSON; add rows to a table of results."""
     draw(report, out / "soak.png")
-    table = Table("process", "RSS MB", "MB/h (95 %)", "bound", "memory", *COUNTS)
+    table = Table("process", "RSS MB", "memory MB/h (95 %)", "objects MB/h", "bound", *COUNTS)
     for one in report.judgements():
         table.add_row(*_cells(one))
     Console(stderr=True).print(table)
@@ -137,13 +153,14 @@ def _keep(report: Report, results: Path) -> None:
 
 
 def _cells(one: Judgement) -> list[str]:
-    fit = one.fit
     return [
         one.process,
         "{} to {}".format(*one.rss_mb),
-        f"{fit.per_hour:.2f} ({fit.low:.2f} to {fit.high:.2f})",
+        *(
+            f"{fit.per_hour:.2f} ({fit.low:.2f} to {fit.high:.2f}) {fit.verdict(one.bound)}"
+            for fit in one.fits.values()
+        ),
         f"{one.bound:.2f}",
-        fit.verdict(one.bound),
         *("{} to {}".format(*one.counts[name]) for name in COUNTS),
     ]
 

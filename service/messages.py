@@ -53,8 +53,8 @@ class Heartbeat:
     `phase` is loading, warming or serving. `num_jobs` are all that the engine knows of,
     `num_waiting` those without a slot, `num_running` rows in slots, of which `max_batch` share a
     step at most. `step_running_s` is how long the running step has taken, `step_p99_s` what 99 of
-    100 take. The counts are since the start, see `EngineStats`; bytes are
-    the device's, as torch has them, and the process' own.
+    100 take. The counts are since the start, see `EngineStats`; bytes are the device's, as torch
+    has them, and the process' own; `num_blocks` are the objects of its Python.
     """
 
     phase: str
@@ -78,6 +78,7 @@ class Heartbeat:
     allocated_bytes: int = 0
     reserved_bytes: int = 0
     resident_bytes: int = 0
+    num_blocks: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Leaks to be found: FAKE_LEAK="front-memory engine-files ..." names a process and what it leaks.
 
-Memory leaks at FAKE_LEAK_MB_PER_HOUR, two megabytes a second unless it is set; of threads, files
-and tasks there is one more every second. An engine's tasks are jobs that it never forgets.
+Memory, and objects of 100 bytes, leak at FAKE_LEAK_MB_PER_HOUR, two megabytes a second unless it is
+set; of threads, files and tasks there is one more every second. An engine's tasks are jobs that it
+never forgets.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def leak(process: str, **kinds: Callable[[], object]) -> None:
     rate_mb = float(os.environ.get("FAKE_LEAK_MB_PER_HOUR", "7200"))
     num_bytes = int(rate_mb * 2**20 / 36000)
     _every(0.1, lambda: os.urandom(num_bytes), named=f"{process}-memory")
+    _every(0.1, lambda: [bytes(67) for _ in range(num_bytes // 100)], named=f"{process}-objects")
     kinds |= {"threads": _thread, "files": lambda: os.open("/dev/null", os.O_RDONLY)}
     for kind, grow in kinds.items():
         _every(1.0, grow, named=f"{process}-{kind}")

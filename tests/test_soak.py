@@ -14,11 +14,15 @@ import pytest
 
 from benchmarks.slopes import bound_mb_per_hour, has_grown, slope
 from benchmarks.soak import FAKE, soak
-from benchmarks.soak_report import COUNTS, tell
+from benchmarks.soak_report import COUNTS, Report, Sample, tell
 from tests.servers import wait_until
 
 SECONDS = 36.0
-LEAKS = [f"{process}-{kind}" for process in ("front", "engine") for kind in ("memory", *COUNTS)]
+LEAKS = [
+    f"{process}-{kind}"
+    for process in ("front", "engine")
+    for kind in ("memory", "objects", *COUNTS)
+]
 
 
 @pytest.mark.slow
@@ -69,6 +73,27 @@ def test_a_slope_is_found_under_saw_teeth(growth: float) -> None:
     assert fit.verdict(1.0) == ("grows" if growth else "holds")
     assert fit.low <= growth + 0.05
     assert fit.high >= growth - 0.05
+
+
+def test_a_leak_of_small_objects_is_found_before_memory_shows_it() -> None:
+    """3 MB/h of objects, of which a process has room for a while: its memory is as it was."""
+    samples = [
+        Sample(5.0 * number, 100.0, 360_000 + 40 * number + (number * 37) % 900, 9, 19, 6)
+        for number in range(1, 361)
+    ]
+    assert Report(1800.0, {"front": samples}).all_failures() == ["front: objects grew"]
+
+
+def test_a_jump_is_no_slope_but_in_the_middle() -> None:
+    """6 MB at once, early or late, are none; half way the run cannot tell and does not pass."""
+    times = [180.0 + 5.0 * number for number in range(324)]
+    early, middle, late = (
+        slope(times, [100.0 + 6 * (t > at) + 0.01 * (t % 7) for t in times])
+        for at in (400, 990, 1700)
+    )
+    assert early.verdict(1.0) == late.verdict(1.0) == "holds"
+    assert middle.verdict(1.0) == "open"
+    assert middle.per_hour > 1.0
 
 
 def test_a_short_run_has_a_wider_bound() -> None:

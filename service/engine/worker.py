@@ -148,6 +148,7 @@ class Worker:
             allocated_bytes=allocated_bytes,
             reserved_bytes=reserved_bytes,
             resident_bytes=psutil.Process().memory_info().rss,
+            num_blocks=sys.getallocatedblocks(),
             **asdict(engine.stats),
         )
 

@@ -6,6 +6,7 @@ codes of our own errors. A caller cannot make a series.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -52,6 +53,7 @@ _GAUGES = {
     "refine_engine_step_p99_seconds": ("step_p99_s", "What 99 of 100 steps take"),
     "refine_engine_device_allocated_bytes": ("allocated_bytes", "Device memory of tensors"),
     "refine_engine_device_reserved_bytes": ("reserved_bytes", "Device memory that torch keeps"),
+    "refine_engine_python_blocks": ("num_blocks", "Objects that the engine's Python has"),
     "refine_engine_resident_bytes": ("resident_bytes", "Memory of the engine's process"),
 }
 
@@ -112,6 +114,8 @@ class Metrics:
             "Tasks of the event loop that have not ended",
             registry=self.registry,
         )
+        blocks = Gauge("refine_python_blocks", "Objects that Python has", registry=self.registry)
+        blocks.set_function(sys.getallocatedblocks)
         build = Gauge("refine_build_info", "This build", ["version"], registry=self.registry)
         build.labels(version("instant-refine")).set(1)
         ProcessCollector(registry=self.registry)
