@@ -38,6 +38,7 @@ RESULTS = Path(__file__).parent / "results" / "soak.csv"
 SERVE = (str(Path(sys.executable).with_name("instant-refine")), "serve")
 FAKE = (sys.executable, "-m", "tests.fake_serve")
 START_S = 180.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TASKS = {"front": "refine_loop_tasks ", "engine": 'refine_engine_jobs{engine="0"} '}
 _BLOCKS = {
     "front": "refine_python_blocks ", "engine": 'refine_engine_python_blocks{engine="0"} ',
@@ -86,10 +87,9 @@ async def soak(
     report = Report(seconds)
     with serving(command, environment, out / "soak.log") as (url, front):
         mix = Mix(url, pace_s)
-        await mix.warm_up()
         load = asyncio.create_task(mix.run())
-        watch = asyncio.create_task(_watch(url, front, report, every_s, out))
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        watch = asyncio.create_task(_watch(mix, front, report, every_s, out))
+        for signum in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(signum, watch.cancel)
         await asyncio.wait({load, watch}, return_when=asyncio.FIRST_COMPLETED)
         report.failures += [f"the load broke: {load.exception()!r}"] if load.done() else []
@@ -112,15 +112,16 @@ async def _ended(watch: asyncio.Task[None], report: Report) -> list[str]:
 
 
 async def _watch(
-    url: str, front: psutil.Process, report: Report, every_s: float, out: Path
+    mix: Mix, front: psutil.Process, report: Report, every_s: float, out: Path
 ) -> None:
     """Take samples and write them down at once, so that they outlive whatever ends the run."""
+    await mix.is_warm.wait()
     processes = {"front": front, "engine": front.children()[0]}
     report.samples = {name: [] for name in processes}
     began = time.monotonic()
     turns = track(range(int(report.seconds / every_s)), "soak", console=Console(stderr=True))
     with (out / "samples.jsonl").open("w", buffering=1) as file:
-        async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        async with mix.http() as http:
             for number in turns:
                 await asyncio.sleep(max(0.0, began + (number + 1) * every_s - time.monotonic()))
                 metrics = (await http.get("/metrics")).raise_for_status().text
@@ -147,13 +148,17 @@ def _look(process: psutil.Process, time_s: float, num_blocks: int, num_tasks: in
 def main() -> None:
     arguments = _arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    for signum in _SIGNALS:  # until the loop has handlers: the service must end, too
+        signal.signal(signum, signal.default_int_handler)
     if arguments.judge:
         report = Report(arguments.seconds)
         report.samples = read_samples((arguments.out / "samples.jsonl").open())
-        tell(report, arguments.out)
     else:
         report = _run(arguments)
-        tell(report, arguments.out, arguments.results)
+    try:
+        tell(report, arguments.out, None if arguments.judge else arguments.results)
+    except ValueError as error:
+        sys.exit(f"{error}: {'; '.join(report.failures)}")
     sys.exit(bool(report.all_failures()))
 
 

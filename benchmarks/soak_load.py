@@ -46,8 +46,9 @@ class Mix:
         self._rng = random.Random(6)
         self._hostile = hostile_bodies()
         self.counts: Counter[tuple[str, str]] = Counter()
+        self.is_warm = asyncio.Event()
 
-    async def warm_up(self) -> None:
+    async def _warm_up(self) -> None:
         """Send each hostile body once: later on none is the first to need as much memory."""
         bodies = iter(self._hostile)
 
@@ -55,15 +56,17 @@ class Mix:
             for body in bodies:
                 await self._post(http, "hostile", body)
 
-        async with self._http() as http:
+        async with self.http() as http:
             await asyncio.gather(*(send(http) for _ in range(_NUM_WARMING)))
 
-    def _http(self) -> httpx.AsyncClient:
+    def http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self._url, timeout=_ANSWER_S)
 
     async def run(self) -> None:
-        """Call until cancelled."""
-        async with self._http() as http:
+        """Warm up, then call until cancelled."""
+        await self._warm_up()
+        self.is_warm.set()
+        async with self.http() as http:
             callers = [(self._good, 1.0), (self._good, 1.0), (self._bad, 4.0), (self._gone, 4.0)]
             async with asyncio.TaskGroup() as tasks:
                 for caller, pace in [*callers, (self._session, 10.0), (self._scrape, 20.0)]:

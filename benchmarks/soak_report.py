@@ -90,6 +90,8 @@ class Report:
 
     def judgements(self) -> list[Judgement]:
         """Judge each process. Raises ValueError for a run that ended within its warm-up."""
+        if not self.samples:
+            raise ValueError("nothing was seen")
         return [_judge(name, self._settled(name), self.seen_s) for name in self.samples]
 
     def all_failures(self) -> list[str]:
@@ -127,14 +129,15 @@ def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:
 
 def tell(report: Report, out: Path, results: Path | None = None) -> None:
     """Draw the plot; print the table and the line of JSON; add rows to a table of results."""
+    judgements = report.judgements()
     draw(report, out / "soak.png")
     table = Table("process", "RSS MB", "memory MB/h (95 %)", "objects MB/h", "bound", *COUNTS)
-    for one in report.judgements():
+    for one in judgements:
         table.add_row(*_cells(one))
     Console(stderr=True).print(table)
     told = {
         "seconds": round(report.seen_s),
-        "processes": [one.row() for one in report.judgements()],
+        "processes": [one.row() for one in judgements],
         "answers": report.answers,
         "failures": report.all_failures(),
         **conditions(),
