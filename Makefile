@@ -74,8 +74,19 @@ $(AUDIT)/pip-audit:
 	$(PYTHON) -m venv .audit
 	$(AUDIT)/python -m pip install --quiet $(PIP_ARGS) pip-audit==2.10.1 cyclonedx-bom==7.5.0
 
-audit: $(AUDIT)/pip-audit  ## known faults of what is locked; asks the registry's list of them
-	$(AUDIT)/pip-audit --requirement requirements-cuda.lock --require-hashes --disable-pip --strict
+REPORT = $(dir $(AUDIT))report.json
+
+# pip-audit ends alike for faults and for a list that does not answer, but writes no report then.
+audit: $(AUDIT)/pip-audit  ## known faults of what is locked; asks PyPI's list of them
+	@rm -f $(REPORT); status=0; \
+	$(AUDIT)/pip-audit --requirement requirements-cuda.lock --require-hashes --disable-pip --strict \
+	  --format json --output $(REPORT) $(AUDIT_ARGS) || status=$$?; \
+	if ! test -s $(REPORT); then \
+	  echo "NOTHING WAS AUDITED: the list of known faults does not answer, or does not know a package." >&2; \
+	  echo "Run this where pypi.org answers, or try AUDIT_ARGS='--vulnerability-service osv'." >&2; \
+	  exit 2; \
+	fi; \
+	echo "The report is in $(REPORT)."; exit $$status
 
 sbom: $(AUDIT)/pip-audit  ## what the image is made of, as CycloneDX
 	$(AUDIT)/cyclonedx-py requirements requirements-cuda.lock --output-file sbom.json

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
@@ -27,7 +27,7 @@ from service.messages import Heartbeat
 from service.process import WorkerProcess
 from service.settings import Settings
 from tests.fake_serve import ENGINE
-from tests.faked import ROOT, ROUTE, Faked, body, faked
+from tests.faked import ROOT, ROUTE, body, faked
 from tests.servers import START_S, running_app, wait_until
 
 NUM_CALLERS = 16
@@ -115,8 +115,14 @@ class Call:
     retry_after: str
 
 
+class Service(Protocol):
+    """What can be asked for a picture."""
+
+    def refine(self) -> httpx.Response: ...
+
+
 @contextmanager
-def callers(service: Faked) -> Iterator[list[Call]]:
+def callers(service: Service, number: int = NUM_CALLERS) -> Iterator[list[Call]]:
     """Ask from many threads, again and again; afterwards each of them has ended."""
     calls: list[Call] = []
     ends = threading.Event()
@@ -127,7 +133,7 @@ def callers(service: Faked) -> Iterator[list[Call]]:
             if calls[-1].status != 200:
                 time.sleep(0.2)
 
-    threads = [threading.Thread(target=ask, daemon=True) for _ in range(NUM_CALLERS)]
+    threads = [threading.Thread(target=ask, daemon=True) for _ in range(number)]
     for thread in threads:
         thread.start()
     try:
@@ -139,7 +145,7 @@ def callers(service: Faked) -> Iterator[list[Call]]:
     assert not any(thread.is_alive() for thread in threads), "a request has no answer"
 
 
-def call(service: Faked) -> Call:
+def call(service: Service) -> Call:
     began = time.monotonic()
     try:
         answer = service.refine()
