@@ -192,6 +192,12 @@ class Settings(BaseSettings):
         description="Seconds to keep refusing with 503 before closing, for load balancers",
     )
     max_body_bytes: int = Field(12 << 20, gt=0, description="Largest request body, else 413")
+    max_bodies_bytes: int = Field(
+        128 << 20,
+        gt=0,
+        description="Bytes of bodies that may be held until their pictures are decoded, of one key "
+        "half of that; more are answered 503, or 429",
+    )
     decode_isolation: Literal["thread", "process"] = Field(
         "thread",
         description="Where pictures are decoded: on `thread`s of the front, or each in a `process` "

@@ -15,7 +15,7 @@ import pytest
 
 from tests.front.sockets import greeted
 from tests.hostile.corpus import bodies, texts
-from tests.servers import KEY
+from tests.servers import KEY, START_S
 from tests.test_service import Served, body, served
 
 JSON = {"content-type": "application/json"}
@@ -95,7 +95,8 @@ def test_the_service_is_the_same_without_its_assertions(tiny_checkpoint: Path) -
     """Pictures to the byte, refusals to the letter, and the end at a signal."""
     answers: list[Answers] = []
     for optimised in ({}, {"PYTHONOPTIMIZE": "1"}):
-        with served(tiny_checkpoint, **SETTINGS, **optimised) as service:
+        # Nothing is cached of modules without assertions: torch's, too, are compiled first.
+        with served(tiny_checkpoint, START_S * 3, **SETTINGS, **optimised) as service:
             answers.append(asked_everything(service))
             front = psutil.Process(service.process.pid)
             assert len(front.children()) > 1  # the engine and the decoders

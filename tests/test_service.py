@@ -88,10 +88,10 @@ class Served:
 
 
 @contextmanager
-def served(model: Path | str, **environment: str) -> Iterator[Served]:
+def served(model: Path | str, start_s: float = START_S, /, **environment: str) -> Iterator[Served]:
     service = Served(model, **environment)
     try:
-        wait_until(service.is_ready, START_S)
+        wait_until(service.is_ready, start_s)
         yield service
     finally:
         service.end()

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from service.errors import BadRequest, DeadlineExceeded
 from service.front.answers import json_response
+from service.front.bodies import HeldBody
 from service.front.body import read_json_body, unless_disconnected
 from service.front.dataurl import to_data_url
 from service.front.front import Front, caller_of, front_of, name_of, require_key
@@ -89,9 +90,10 @@ async def _answer(request: Request, route: Route) -> Response:
         with (
             front.quotas.request(caller_of(request)),
             front.active_request(caller, deadline_s),
+            front.bodies.hold(caller) as body,
         ):
             async with asyncio.timeout(deadline_s) as deadline:
-                body = await read_json_body(request, front.settings.max_body_bytes)
+                await read_json_body(request, body, front.settings.max_body_bytes)
                 work = _refined(front, route, body, deadline, caller)
                 return await unless_disconnected(request, work)
     except TimeoutError:
@@ -108,9 +110,13 @@ def _shortened(request: Request, deadline_s: float) -> float:
 
 
 async def _refined(
-    front: Front, route: Route, body: bytes, deadline: asyncio.Timeout, caller: str
+    front: Front, route: Route, body: HeldBody, deadline: asyncio.Timeout, caller: str
 ) -> Response:
-    refined = await refine(front, partial(_read, body, route.request), deadline, route.pace, caller)
+    async def decode() -> Asked:
+        with body:  # no longer: a picture may wait for long, and its pixels suffice
+            return await front.decode(partial(_read, body.take(), route.request), caller)
+
+    refined = await refine(front, decode, deadline, route.pace, caller)
     with refined.stages.measure("codec"):
         content = await front.encode(lambda: _to_json(refined))
     # Headers too, since the TypeScript SDK drops the keys of a job that it does not know.

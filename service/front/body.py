@@ -9,24 +9,24 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
+from service.front.bodies import HeldBody
 
 T = TypeVar("T")
 
 _JSON = "application/json"
 
 
-async def read_json_body(request: Request, max_bytes: int) -> bytes:
-    """Return a JSON body of at most `max_bytes`; headers are judged before a byte is read.
+async def read_json_body(request: Request, body: HeldBody, max_bytes: int) -> None:
+    """Read a JSON body of at most `max_bytes`; headers are judged before a byte is read.
 
-    Raises UnsupportedMediaType, BodyTooLarge, or ClientDisconnect when the caller goes.
+    Raises UnsupportedMediaType, BodyTooLarge, what `HeldBody.append` does, or ClientDisconnect
+    when the caller goes.
     """
     _check_headers(request, max_bytes)
-    body = bytearray()
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
+        if len(body) + len(chunk) > max_bytes:
             raise BodyTooLarge(f"the body must be at most {max_bytes} bytes")
-    return bytes(body)
+        body.append(chunk)
 
 
 def _check_headers(request: Request, max_bytes: int) -> None:

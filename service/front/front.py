@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from service.client import EngineClient
 from service.errors import Draining
 from service.front.auth import ANYBODY, Caller, KeyRing
+from service.front.bodies import Bodies
 from service.front.decoding import Decoders
 from service.front.metrics import Metrics
 from service.front.pacing import Cadence
@@ -46,6 +47,7 @@ class Front:
             wrong_keys=Rate(settings.wrong_keys_per_minute, 60.0),
         )
         self.quotas = Quotas()
+        self.bodies = Bodies(settings.max_bodies_bytes, settings.max_body_bytes)
         self.served = Served.of(settings)
         self.metrics = Metrics(lambda: client.health)
         self.is_draining = False

@@ -200,8 +200,9 @@ class Painter:
     async def _refine(self, frame: Frame) -> Refined:
         try:
             async with asyncio.timeout(self._deadline_s(frame)) as deadline:
-                decode = partial(read, frame.request, frame.file)
                 pace, caller = ROUTES[frame.route].pace, name_of(self._caller)
+                work = partial(read, frame.request, frame.file)
+                decode = partial(self._front.decode, work, caller)
                 return await refine(self._front, decode, deadline, pace, caller)
         except TimeoutError:
             raise DeadlineExceeded("the picture was not ready within the deadline") from None

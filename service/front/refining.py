@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,19 +96,19 @@ class Refined:
 
 async def refine(
     front: Front,
-    read: Callable[[], Asked],
+    decode: Callable[[], Awaitable[Asked]],
     deadline: asyncio.Timeout,
     pace: Pace = "refine",
     caller: str = "",
 ) -> Refined:
-    """Make the pictures that `read` asks for; it runs on a thread that may decode.
+    """Make the pictures that are asked for by what `decode` returns, which runs `read` apart.
 
     `pace` is the route's, and decides what absent fields mean; `caller` is charged. Raises what
-    `read` and the engine's client raise. Cancelling the call aborts the job.
+    `decode` and the engine's client raise. Cancelling the call aborts the job.
     """
     stages = Stages()
     with stages.measure("decode"):
-        asked = await front.decode(read, caller)
+        asked = await decode()
     params = asked.request.to_params(front.served.choose(asked.request, pace))
     finished = await _generate(front.client, params, asked, deadline, caller)
     stages.add_engine(finished)
@@ -121,17 +121,19 @@ async def refine(
 def read(request: RefineRequest, file: bytes | None = None) -> Asked:
     """Decode a request's picture, or the `file` that came in its place, and its mask.
 
-    Raises ImageInvalid, ImageTooLarge, BodyTooLarge, ValidationFailed. Blocks: call it in a thread.
+    The request that is returned with them holds their text no more. Raises ImageInvalid,
+    ImageTooLarge, BodyTooLarge, ValidationFailed. Blocks: call it in a thread.
     """
     height, width = request.size
     source = request.image_data_url if file is None else file
     image = read_picture(source, height=height, width=width, path="$.imageDataUrl")
     if not isinstance(request, InpaintRequest):
-        return Asked(request, image, mask=None)
+        return Asked(request.model_copy(update={"image_data_url": ""}), image, mask=None)
     mask = read_mask(
         request.mask_data_url, like=source, height=height, width=width, path="$.maskDataUrl"
     )
-    return Asked(request, image, mask)
+    texts = {"image_data_url": "", "mask_data_url": ""}
+    return Asked(request.model_copy(update=texts), image, mask)
 
 
 async def _generate(
