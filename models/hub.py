@@ -89,14 +89,15 @@ def verify(checkpoint: Checkpoint, *, hashes: bool) -> None:
     Sizes alone, with `hashes` every sha256 too; a file that was added is no fault here. Raises
     CheckpointError with the first file that is missing or altered.
     """
-    for _, scope in local_scopes(checkpoint).values():
+    for source, scope in local_scopes(checkpoint).values():
         manifest = scope.read()
         faults = find_faults(scope, manifest, hashes=hashes) if manifest is not None else []
         for fault in faults:
             if fault.kind != "extra":
+                cure = f"; `instant-refine models pull {checkpoint.told}` gets it anew"
                 raise CheckpointError(
                     f"{checkpoint.name}: {fault}, in {scope.root}; `instant-refine models check "
-                    f"{checkpoint.told}` tells all, `models pull` gets it anew"
+                    f"{checkpoint.told}` tells all{cure if source.on_hub else ''}"
                 )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from models.catalog import CheckpointError
-from models.layout import WEIGHTS, components, read_index, read_json, weights_name
+from models.layout import components, read_index, read_json, weights_name
 from models.weights import num_parameters
 
 LARGEST_SIDE = 1024
@@ -51,6 +51,7 @@ class Footprint:
     is fused. `adapters` are the LoRA files of its styles, whose layers have `num_slots` places.
     """
 
+    name: str  # as errors call it
     folder: Path
     parts: Mapping[str, Path] = field(default_factory=dict)
     adapters: Sequence[Path] = ()
@@ -58,12 +59,12 @@ class Footprint:
 
     def need(self, dtype_bytes: int) -> Need:
         """Return what it takes in a dtype. Raises CheckpointError for a file that is not whole."""
-        index = read_index(self.folder, self.folder.name)
+        index = read_index(self.folder, self.name)
         modules = {name: self.parts.get(name, self.folder / name) for name in components(index)}
         if "tiny" in self.parts:
             modules["tiny"] = self.parts["tiny"]
         sizes = {
-            name: num_parameters(folder / (WEIGHTS if name == "tiny" else weights_name(name)))
+            name: self._num_parameters(folder / weights_name(name))
             * self._bytes_each(name, dtype_bytes, is_sdxl="text_encoder_2" in modules)
             for name, folder in modules.items()
         }
@@ -77,6 +78,12 @@ class Footprint:
             ),
             largest_module_bytes=max(sizes.values()),
         )
+
+    def _num_parameters(self, path: Path) -> int:
+        try:
+            return num_parameters(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.name}: {error}") from error
 
     def _bytes_each(self, name: str, dtype_bytes: int, *, is_sdxl: bool) -> int:
         """Return the bytes of a number: SDXL's autoencoder stays in fp32 where 16 bits fail."""

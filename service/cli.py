@@ -271,7 +271,7 @@ def _only(model: str | None, settings: Settings) -> Settings:
 
 
 def _find_files(settings: Settings, *, pull: bool) -> None:
-    """Raise CheckpointError now, rather than from the engine, when the files are not here."""
+    """Raise CheckpointError now, not from the engine, when files are not here or not whole."""
     from models import hub, lora_files  # noqa: PLC0415
 
     styles = load_styles(settings.styles)
@@ -282,8 +282,7 @@ def _find_files(settings: Settings, *, pull: bool) -> None:
     for checkpoint in find_checkpoints(settings.model_names(), settings.own_catalog()).values():
         if pull and not hub.is_local(checkpoint):
             hub.pull(checkpoint)
-        hub.local_folder(checkpoint)
-        hub.local_parts(checkpoint)
+        hub.verify(checkpoint, hashes=False)
 
 
 def _client(settings: Settings) -> Any:

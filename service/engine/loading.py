@@ -114,6 +114,7 @@ def _check_memory(
 def _footprint(checkpoint: Checkpoint, settings: EngineSettings, device: str) -> Footprint:
     folder = local_folder(checkpoint)
     return Footprint(
+        checkpoint.name,
         folder,
         local_parts(checkpoint),
         adapters=[

@@ -46,7 +46,7 @@ def test_the_parts_that_are_loaded_are_counted_and_no_others(
     shutil.copytree(folder / "text_encoder", folder / "safety_checker")
     parts = {"unet": tmp_path / "unet", "tiny": write_taesd(tmp_path / "tiny")}
     sdxl_unet(time_cond_proj_dim=32).save_pretrained(parts["unet"])
-    need = Footprint(folder, parts).need(dtype.itemsize)
+    need = Footprint("x", folder, parts).need(dtype.itemsize)
     pipeline = load_pipeline(CheckpointFiles(folder, **parts), device="cpu", dtype=dtype)
     assert pipeline.autoencoders["full"].vae.dtype == torch.float32
     assert need.weights_bytes == pytest.approx(loaded_bytes(pipeline), rel=0.01)
@@ -63,9 +63,19 @@ def test_adapters_are_counted_by_their_places(tiny_checkpoint: Path, tmp_path: P
     adapted = load_pipeline(
         files, device="cpu", dtype=torch.float32, adapters={"INK": Adapter(lora)}
     )
-    need = Footprint(tiny_checkpoint, adapters=[lora], num_slots=9).need(4)
+    need = Footprint("x", tiny_checkpoint, adapters=[lora], num_slots=9).need(4)
     taken = loaded_bytes(adapted) - loaded_bytes(bare)
     assert need.adapters_bytes == pytest.approx(taken, rel=0.05)
+
+
+def test_a_damaged_file_is_named_with_its_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Without a manifest, too: of several checkpoints it is plain which is meant."""
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "hurt"))
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    settings = EngineSettings(models=(str(tiny_checkpoint), str(folder)), device="cpu")
+    with pytest.raises(CheckpointError, match=r"^hurt: vae/.*\.safetensors is cut short"):
+        loading.load_pipelines(settings)
 
 
 def free_of(bytes_free: int) -> Any:
@@ -76,7 +86,7 @@ def test_checkpoints_that_do_not_fit_together_are_refused_with_numbers(
     tiny_checkpoint: Path, kl_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What each takes, what a picture does, what that makes and what is free; a byte decides."""
-    needs = [Footprint(folder).need(4) for folder in (tiny_checkpoint, kl_checkpoint)]
+    needs = [Footprint("x", folder).need(4) for folder in (tiny_checkpoint, kl_checkpoint)]
     exact = sum(need.resident_bytes for need in needs) + max(need.working_bytes for need in needs)
     settings = EngineSettings(
         models=(str(tiny_checkpoint), str(kl_checkpoint)), device="cpu", dtype="float32"
@@ -126,7 +136,7 @@ def test_decoding_the_largest_picture_stays_within_the_estimate(
         pipeline = load_pipeline(CheckpointFiles(folder), device="cpu", dtype=torch.float32)
         latents = torch.zeros(1, *pipeline.latent_shape(1024, 1024))
         taken = peak_bytes(partial(pipeline.decode_latents, latents))
-        estimated = Footprint(folder).need(4).working_bytes
+        estimated = Footprint("x", folder).need(4).working_bytes
         assert 0.4 < taken / estimated < 1
 
 
