@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from models.manifest import Scope, find_faults
 from models.training.autoencoder import (
     build_autoencoder,
     load_autoencoder,
@@ -123,6 +124,11 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     assert folder_megabytes(pocket) < 25
     assert not list(pocket.rglob("*.bin"))
     assert str(tmp_path) not in (pocket / "model_index.json").read_text()
+    scope = Scope.of_folder(pocket)
+    manifest = scope.read()
+    assert manifest is not None, "the exporter writes it"
+    assert manifest.files.keys() == set(scope.files())
+    assert not find_faults(scope, manifest, hashes=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = load_pipeline(pocket, CPU, torch.float32)
