@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow browser bench bench-gpu soak docs lock audit sbom train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench bench-gpu soak docs lock audit sbom image-size train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -96,6 +96,15 @@ lock: $(DEVELOPED)  ## pin anew what is installed, and with hashes what goes int
 	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --universal \
 	  --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" \
 	  --quiet --output-file requirements-cuda.lock
+
+image-size: $(DEVELOPED)  ## what the wheels in the image weigh, as the index tells
+	mkdir -p build
+	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --python-version 3.12 \
+	  --python-platform x86_64-unknown-linux-gnu --format pylock.toml --quiet --output-file build/pylock.toml
+	$(BIN)/python -c 'import tomllib; \
+	  packages = tomllib.load(open("build/pylock.toml", "rb"))["packages"]; \
+	  sizes = [max(wheel["size"] for wheel in package["wheels"]) for package in packages]; \
+	  print(f"{len(sizes)} wheels, {sum(sizes) / 1e9:.2f} GB")'
 
 train-pocket: $(DEVELOPED)  ## train the bundled checkpoint, or go on where it stopped
 	$(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)

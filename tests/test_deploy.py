@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
+from starlette.testclient import TestClient
 
 from service.front.app import create_app
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
+from tests.servers import KEY
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
@@ -136,3 +139,73 @@ def test_names_hold_together(pod: dict[str, Any], container: dict[str, Any]) -> 
                 assert (ROOT / "deploy" / source).is_dir(), source
             else:
                 assert source in compose["volumes"]
+
+
+def test_compose_gives_the_service_a_gpu_and_little_else() -> None:
+    """One GPU, a read-only root with the two places that are written to, no key in the file."""
+    refine = documents("compose.yaml")[0]["services"]["refine"]
+    (device,) = refine["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert refine["read_only"] is True
+    assert refine["tmpfs"] == ["/tmp"]  # noqa: S108 - a mount point
+    assert refine["volumes"] == ["cache:/cache"]
+    assert refine["environment"]["REFINE_API_KEYS"].startswith("${REFINE_API_KEYS:?")
+    assert refine["ports"] == [f"127.0.0.1:{Settings().port}:{Settings().port}"]
+
+
+def test_prometheus_is_answered_and_grafana_finds_it() -> None:
+    """The scraper has no key: the service lets it in without; names and folders fit together."""
+    services = documents("compose.yaml")[0]["services"]
+    (scraped,) = documents("prometheus/prometheus.yml")[0]["scrape_configs"]
+    (target,) = scraped["static_configs"][0]["targets"]
+    assert target == f"refine:{Settings().port}"
+    assert "authorization" not in scraped
+    given = services["refine"]["environment"]
+    settings = Settings(api_keys=SecretStr(KEY), open_metrics=given["REFINE_OPEN_METRICS"])
+    with TestClient(create_app(settings, FakeEngineClient()), f"http://{target}") as http:
+        assert http.get(scraped.get("metrics_path", "/metrics")).status_code == 200
+        assert http.get("/v1/models").status_code == 401
+    mounted = dict(
+        volume.removesuffix(":ro").split(":")
+        for name in ("prometheus", "grafana")
+        for volume in services[name]["volumes"]
+    )
+    (rules,) = documents("prometheus/prometheus.yml")[0]["rule_files"]
+    folder, name = rules.rsplit("/", 1)
+    assert mounted["./prometheus"] == folder
+    assert (ROOT / "deploy/prometheus" / name).is_file()
+    (source,) = documents("grafana/provisioning/datasources/prometheus.yaml")[0]["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (boards,) = documents("grafana/provisioning/dashboards/instant-refine.yaml")[0]["providers"]
+    assert boards["options"]["path"] == mounted["./grafana"]
+    assert list((ROOT / "deploy/grafana").glob("*.json"))
+
+
+def test_a_rollout_takes_no_pod_before_another_is_ready() -> None:
+    """The old pod stays until the new one makes pictures; a node's drain takes one at a time."""
+    (deployment,) = documents("kubernetes/deployment.yaml")
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    _, budget, claim = documents("kubernetes/service.yaml")
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]  # the new pod beside the old one
+
+
+def test_probes_have_patience(container: dict[str, Any]) -> None:
+    """Unready is told at once; a pod is killed only after half a minute, or a minute's start."""
+
+    def patience_s(name: str) -> int:
+        probe = container[name]
+        return int(probe["periodSeconds"] * probe.get("failureThreshold", 3))
+
+    assert patience_s("readinessProbe") <= 5
+    assert patience_s("livenessProbe") >= 30
+    assert patience_s("startupProbe") >= 60
+
+
+def test_a_pod_s_files_are_its_user_s(pod: dict[str, Any]) -> None:
+    """Volumes belong to the user of the image, system calls are filtered, /tmp is bounded."""
+    security = pod["securityContext"]
+    assert security["fsGroup"] == security["runAsGroup"] == security["runAsUser"]
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    (tmp,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "tmp"]
+    assert tmp == {"medium": "Memory", "sizeLimit": "256Mi"}
