@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,19 @@ ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 REPLICA_METHOD = "/ray.serve.ASGIService/HandleRequest"
+HASTY = {
+    "name": "engine",
+    "autoscaling_config": {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 1,
+        "upscale_delay_s": 1,
+        "metrics_interval_s": 0.5,
+        "look_back_period_s": 2,
+    },
+}
+"""The engines' scaling as we deploy it, but within seconds."""
+
 REPLACED_S = 15.0
 """Within which a new replica serves, on a machine that has nothing else to do."""
 
@@ -134,6 +148,7 @@ def test_a_killed_replica_loses_no_request(
     """
     expected = [refine(cluster, seed).json() for seed in range(4)]
     victim = min(replicas())
+    (orphan,) = psutil.Process(victim).children()
     with ThreadPoolExecutor(6) as users, greeted(cluster.url) as painter:
         answers = [users.submit(refine, cluster, n % 4) for n in range(24)]
         wait_until(lambda: sum(answer.done() for answer in answers) >= 4, 120)
@@ -148,6 +163,7 @@ def test_a_killed_replica_loses_no_request(
             assert answer.result().status_code == 200
             assert answer.result().json() == expected[number % 4]
     assert victim not in replicas()
+    wait_until(lambda: not orphan.is_running(), 30)  # its device is free for the next one
     crowding = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     with capsys.disabled():
         print(f"\n  a new replica serves after {elapsed_s:.1f} s, {crowding:.1f} tasks a core")
@@ -213,12 +229,33 @@ def deploy(api: str, config: Path, **environment: str) -> subprocess.CompletedPr
     )  # fmt: skip
 
 
+@contextmanager
+def crowd(url: str, num_users: int) -> Iterator[None]:
+    """Users who ask again when they are answered, which must be with a picture."""
+    is_over = threading.Event()
+
+    def use(seed: int) -> None:
+        while not is_over.is_set():
+            answer = httpx.post(url + ROUTE, json=body(seed=seed), headers=AUTHORIZED, timeout=240)
+            assert answer.status_code == 200, answer.text
+
+    with ThreadPoolExecutor(num_users) as pool:
+        users = [pool.submit(use, seed) for seed in range(num_users)]
+        try:
+            yield
+        finally:
+            is_over.set()
+        for user in users:
+            user.result()
+
+
 def test_the_config_file_is_deployed_with_a_front_as_ingress(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     """`serve deploy` with our file, its GPU taken out, serves SDK and socket.
 
     Who has not Ray's token deploys nothing. The service's keys are the node's, not the file's.
+    Requests that wait bring a second engine.
     """
     config = yaml.safe_load((ROOT / "deploy/ray/serve.yaml").read_text())
     config["http_options"]["port"] = free_port()
@@ -228,7 +265,10 @@ def test_the_config_file_is_deployed_with_a_front_as_ingress(
         "max_batch": "1",
         "ray_gpus_per_engine": "0",
         "ray_cpus_per_engine": "0.5",
+        "ray_max_engines": "2",
+        "deadline_s": "240",
     }
+    config["applications"][0]["deployments"] = [HASTY]
     path, url = tmp_path / "serve.yaml", f"http://127.0.0.1:{config['http_options']['port']}"
     path.write_text(yaml.safe_dump(config))
     token = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -252,3 +292,7 @@ def test_the_config_file_is_deployed_with_a_front_as_ingress(
         with greeted(url) as painter:
             painter.frame(1, seed=1)
             painter.result(1)
+        with crowd(url, 6):
+            wait_until(
+                lambda: len(httpx.get(url + "/health/ready").json()["engines"]) == 2, START_S
+            )
