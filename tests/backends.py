@@ -40,7 +40,9 @@ SERVICES = {
 
 BACKENDS = ["fake", *SERVICES]
 _ON_ALL = "tests.front.test_api"
-"""The module whose cases run on each service; the others run on the first one, for their time."""
+"""The module whose cases run on each service, but for those with a witness, which make most of the
+pictures. The others run on the first service alone, for their time.
+"""
 
 
 _OF_ONE = {"engine": "fake", "cluster": "ray", "two_devices": "devices"}
@@ -52,7 +54,8 @@ def backends_of(case: pytest.Metafunc) -> list[object]:
     for fixture, backend in _OF_ONE.items():
         if fixture in case.fixturenames:
             return [backend]
-    services = BACKENDS[1:] if case.module.__name__ == _ON_ALL else BACKENDS[1:2]
+    is_for_all = case.module.__name__ == _ON_ALL and "witness" not in case.fixturenames
+    services = BACKENDS[1:] if is_for_all else BACKENDS[1:2]
     return ["fake", *(pytest.param(name, marks=pytest.mark.slow) for name in services)]
 
 

@@ -25,6 +25,9 @@ DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
 LOCK = (ROOT / "requirements-cuda.lock").read_text("utf-8")
 TOOL = Path(sys.executable).with_name("hadolint")
 UID = 10001
+INSTALL_S = 1500.0
+"""The longest that all wheels may take to come and be unpacked, on a machine that is busy."""
+
 OF_CUDA = ("torch", "triton", "nvidia-", "cuda-")
 """What the lock holds for a GPU: gigabytes that would run nowhere here."""
 
@@ -86,6 +89,7 @@ def test_the_lock_follows_the_project() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(INSTALL_S + 300)
 def test_its_steps_serve_a_picture_as_plain_commands(tmp_path: Path) -> None:
     """The RUN lines of its build stage, in an empty folder, make what its ENTRYPOINT serves.
 
@@ -138,7 +142,12 @@ def copy(source: Path, target: Path) -> None:
 
 def run(line: str, folder: Path) -> None:
     done = subprocess.run(
-        shlex.split(line), cwd=folder, capture_output=True, text=True, timeout=280, check=False
+        shlex.split(line),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_S,
+        check=False,
     )
     assert done.returncode == 0, f"{line}: {done.stderr[-2000:]}"
 
