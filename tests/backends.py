@@ -72,7 +72,7 @@ class Services:
             self.end()
             self._name, self._service = name, Served("pocket", **_COMMON, **SERVICES[name])
         service = self._service
-        wait_until(lambda: num_serving(service) == NUM_ENGINES, START_S)
+        wait_until(lambda: num_serving(service) == NUM_ENGINES, NUM_ENGINES * START_S)
         return service
 
     def end(self) -> None:

@@ -37,6 +37,7 @@ from tests.front.api import (
     PICTURE,
     ROUTES,
     STAGES,
+    TIMEOUT_S,
     Api,
     data_url,
     picture_of,
@@ -265,7 +266,8 @@ def test_each_key_is_taken_and_the_scheme_in_any_case(api: Api) -> None:
     """All keys of the list hold; a doubled header does not, nor does one with foreign letters."""
     body = {"imageDataUrl": PICTURE, "prompt": ""}
     for header in ("Bearer another", f"bearer {KEY}"):
-        response = httpx.post(api.url + ROUTES[0], json=body, headers={"authorization": header})
+        given = {"authorization": header}
+        response = httpx.post(api.url + ROUTES[0], json=body, headers=given, timeout=TIMEOUT_S)
         assert response.status_code == 200
     twice = [("authorization", f"Bearer {KEY}"), ("authorization", f"Bearer {KEY}")]
     assert httpx.post(api.url + ROUTES[0], json=body, headers=twice).status_code == 401

@@ -167,7 +167,10 @@ def test_a_number_for_a_timestamp_comes_back_as_text(sdk: Sdk) -> None:
     """A numeric timestamp, which other clients send, is echoed as text that the SDK can read."""
     headers = {"Authorization": f"Bearer {KEY}"}
     fields = LEAST | {"requestTimestamp": 1_767_323_045_678}
-    responses = [httpx.post(sdk.address + route, json=fields, headers=headers) for route in ROUTES]
+    responses = [
+        httpx.post(sdk.address + route, json=fields, headers=headers, timeout=240)
+        for route in ROUTES
+    ]
     for parsed in sdk.run("parse", answers=[response.text for response in responses]):
         for result in parsed:  # by the schema of each route
             assert result["ok"]
