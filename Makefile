@@ -62,7 +62,7 @@ bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size rando
 
 SECONDS ?= 1800
 
-soak: $(DEVELOPED)  ## half an hour of mixed load; fails where memory, threads or files grow
+soak: $(DEVELOPED)  ## half an hour of mixed load; fails where memory, objects, threads, files or tasks grow
 	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(SOAK_ARGS)
 
 docs: $(DEVELOPED)  ## write what the README generates
