@@ -82,6 +82,7 @@ class Report:
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    conditions: dict[str, str | int] = field(default_factory=conditions)  # of its beginning
 
     @property
     def seen_s(self) -> float:
@@ -140,7 +141,7 @@ def tell(report: Report, out: Path, results: Path | None = None) -> None:
         "processes": [one.row() for one in judgements],
         "answers": report.answers,
         "failures": report.all_failures(),
-        **conditions(),
+        **report.conditions,
     }
     print(json.dumps(told))
     (out / "soak.json").write_text(json.dumps(told, indent=1))
@@ -152,7 +153,7 @@ def _keep(report: Report, results: Path) -> None:
     seen = {"seconds": round(report.seen_s), "pictures": report.answers.get("good 200", 0)}
     failures = "; ".join(report.all_failures())
     for one in report.judgements():
-        append_row(results, {**one.row(), **seen, "failures": failures, **conditions()})
+        append_row(results, {**one.row(), **seen, "failures": failures, **report.conditions})
 
 
 def _cells(one: Judgement) -> list[str]:
