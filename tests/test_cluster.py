@@ -36,6 +36,7 @@ pytest.importorskip("ray", reason="the extra [ray] is not installed")
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(sys.executable).parent
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
+REPLICA_NAME = "ray::ServeReplica:instant-refine:engine"
 REPLICA_METHOD = "/ray.serve.ASGIService/HandleRequest"
 HASTY = {
     "name": "engine",
@@ -60,20 +61,20 @@ def cluster(backend: str, services: Services) -> Served:
     return services.named(backend)
 
 
-def replicas() -> set[int]:
-    """The processes of the engine's replicas; Ray names them after the deployment."""
+def replicas(service: Served) -> set[int]:
+    """The processes of its engines' replicas; Ray names them after the deployment."""
     found = set()
-    for candidate in psutil.process_iter(["cmdline"]):
-        words = " ".join(candidate.info["cmdline"] or [])
-        if words.startswith("ray::ServeReplica:instant-refine:engine"):
-            found.add(candidate.pid)
+    for candidate in psutil.Process(service.process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # one that has ended meanwhile
+            if " ".join(candidate.cmdline()).startswith(REPLICA_NAME):
+                found.add(candidate.pid)
     return found
 
 
-def engines() -> set[int]:
+def engines(service: Served) -> set[int]:
     """The engines' processes: each replica has one."""
     found = set()
-    for replica in replicas():
+    for replica in replicas(service):
         (engine,) = psutil.Process(replica).children()
         found.add(engine.pid)
     return found
@@ -92,11 +93,11 @@ def test_two_replicas_are_two_processes_and_both_work(cluster: Served) -> None:
     def seconds(pid: int) -> float:
         return float(psutil.Process(pid).cpu_times().user)
 
-    assert len(replicas()) == len(engines()) == NUM_ENGINES
-    assert len({cluster.process.pid, *replicas(), *engines()}) == 1 + 2 * NUM_ENGINES
-    assert all(map(has_torch, engines()))
-    assert not any(map(has_torch, {cluster.process.pid, *replicas()}))
-    before = {pid: seconds(pid) for pid in engines()}
+    assert len(replicas(cluster)) == len(engines(cluster)) == NUM_ENGINES
+    assert len({cluster.process.pid, *replicas(cluster), *engines(cluster)}) == 1 + 2 * NUM_ENGINES
+    assert all(map(has_torch, engines(cluster)))
+    assert not any(map(has_torch, {cluster.process.pid, *replicas(cluster)}))
+    before = {pid: seconds(pid) for pid in engines(cluster)}
     with ThreadPoolExecutor(4) as users:
         answers = list(users.map(lambda seed: refine(cluster, seed), range(8)))
     assert [answer.status_code for answer in answers] == [200] * 8
@@ -114,7 +115,7 @@ def test_ray_listens_to_this_machine_alone(cluster: Served) -> None:
                 own = getattr(ip, "ipv4_mapped", None) or ip
                 if listening.status == psutil.CONN_LISTEN and not own.is_loopback:
                     open_ports.setdefault(process.pid, set()).add(listening.laddr.port)
-    assert open_ports.keys() == replicas()
+    assert open_ports.keys() == replicas(cluster)
     for (port,) in open_ports.values():
         with (
             grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
@@ -147,7 +148,7 @@ def test_a_killed_replica_loses_no_request(
     A painter's socket lives through it: sessions are the front's.
     """
     expected = [refine(cluster, seed).json() for seed in range(4)]
-    victim = min(replicas())
+    victim = min(replicas(cluster))
     (orphan,) = psutil.Process(victim).children()
     with ThreadPoolExecutor(6) as users, greeted(cluster.url) as painter:
         answers = [users.submit(refine, cluster, n % 4) for n in range(24)]
@@ -162,7 +163,7 @@ def test_a_killed_replica_loses_no_request(
         for number, answer in enumerate(answers):
             assert answer.result().status_code == 200
             assert answer.result().json() == expected[number % 4]
-    assert victim not in replicas()
+    assert victim not in replicas(cluster)
     wait_until(lambda: not orphan.is_running(), 30)  # its device is free for the next one
     crowding = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     with capsys.disabled():
@@ -172,10 +173,12 @@ def test_a_killed_replica_loses_no_request(
 
 def test_a_sick_engine_ends_its_replica(cluster: Served) -> None:
     """When the engine's process dies its replica goes with it, and another takes its place."""
-    victim = min(replicas())
+    victim = min(replicas(cluster))
     (engine,) = psutil.Process(victim).children()
     engine.kill()
-    wait_until(lambda: victim not in replicas() and len(replicas()) == NUM_ENGINES, START_S)
+    wait_until(
+        lambda: victim not in replicas(cluster) and len(replicas(cluster)) == NUM_ENGINES, START_S
+    )
     wait_until(lambda: num_serving(cluster) == NUM_ENGINES, START_S)
     assert refine(cluster, 1).status_code == 200
 
