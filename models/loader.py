@@ -165,7 +165,7 @@ def _load_unet(files: CheckpointFiles, index: dict[str, Any], place: _Place) -> 
     else:
         unet = _load(files.unet, UNet2DConditionModel, WEIGHTS, "unet", place)
     kind = unet.config.addition_embed_type
-    if kind not in {None, _SDXL}:
+    if kind not in {None, _SDXL, "text"}:  # "text" pools the prompt that the UNet has anyway
         raise CheckpointError(f"{place.name}: the UNet's addition_embed_type {kind} is not known")
     for name in ("class_embed_type", "encoder_hid_dim", "num_class_embeds"):
         if unet.config.get(name):

@@ -1,7 +1,8 @@
 """Stage 2: scenes rendered, encoded and captioned once, kept in chunks to train from.
 
-A chunk is a safetensors file of one shape: latents [N, 4, h, w] in 16 bits, tokens [N, 77], the
-style's number [N]. Chunks are numbered; a chunk's number is its seed, so they can be made again.
+A chunk is a safetensors file of one shape: latents [N, 4, h, w] in 16 bits and those of the same
+scenes as doodles, tokens [N, 77], the style's number [N]. Chunks are numbered; a chunk's number is
+its seed, so they can be made again.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderTiny
@@ -28,6 +30,14 @@ STYLES_A_SCENE = 3  # a rasterised scene is painted in so many styles
 DOODLE_SHARE = 0.03
 TRAIN_SEEDS = 1_000_000  # scenes of the bank; judges and evaluation draw others
 Shape = tuple[int, int]
+
+
+class Sample(NamedTuple):
+    """A batch from a bank."""
+
+    latents: Tensor  # [B, 4, h, w], float32
+    doodles: Tensor  # [B, 4, h, w]: the same scenes, drawn as doodles
+    tokens: Tensor  # [B, 77]
 
 
 def _pick_styles(lot: random.Random) -> list[str]:
@@ -62,18 +72,21 @@ def make_chunk(
     many = max(1, min(scenes, 2**20 // (shape[0] * shape[1])))
     if device.type == "cuda":
         many = max(1, min(scenes, 2**23 // (shape[0] * shape[1])))
-    latents, texts, styles = [], [], []
+    latents, doodles, texts, styles = [], [], [], []
     for _ in range(0, scenes, many):
         batch = [draw_scene(TRAIN_SEEDS + lot.randrange(1 << 30)) for _ in range(many)]
         plain = rasterise(batch, shape, device)
+        doodle = encode(model, render(batch, DOODLE, shape, device)).half().cpu()
         for style in _pick_styles(lot):
             drawn = style == DOODLE
-            pictures = render(batch, DOODLE, shape, device) if drawn else PAINTERS[style](plain)
-            latents.append(encode(model, pictures).half().cpu())
+            painted = doodle if drawn else encode(model, PAINTERS[style](plain)).half().cpu()
+            latents.append(painted)
+            doodles.append(doodle)
             texts += [caption(scene, style) for scene in batch]
             styles += [STYLES.index(style)] * many
     return {
         "latents": torch.cat(latents),
+        "doodles": torch.cat(doodles),
         "tokens": torch.tensor(tokenize(texts), dtype=torch.int16),
         "styles": torch.tensor(styles, dtype=torch.uint8),
     }
@@ -124,6 +137,7 @@ class Bank:
         self._where = chunk_folder(folder, shape)
         self._names: set[str] = set()
         self.latents = torch.empty(0, 4, shape[0] // 8, shape[1] // 8, dtype=torch.float16)
+        self.doodles = torch.empty_like(self.latents)
         self.tokens = torch.empty(0, 77, dtype=torch.int16)
         self.refresh()
 
@@ -135,16 +149,17 @@ class Bank:
         chunks = [load_file(path) for path in fresh]
         self._names |= {path.name for path in fresh}
         if chunks:
-            latents = [self.latents.cpu(), *(c["latents"] for c in chunks)]
-            tokens = [self.tokens.cpu(), *(c["tokens"] for c in chunks)]
-            self.latents = torch.cat(latents).to(self.device)
-            self.tokens = torch.cat(tokens).to(self.device)
+            for name in ("latents", "doodles", "tokens"):
+                kept = getattr(self, name)
+                whole = torch.cat([kept.cpu(), *(c[name] for c in chunks)])
+                setattr(self, name, whole.to(self.device))
 
-    def draw(self, count: int, lot: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return latents [count, 4, h, w] in float32 and token ids [count, 77]."""
+    def draw(self, count: int, lot: torch.Generator) -> Sample:
+        """Return a batch of `count`, cut to the bank's window."""
         index = torch.randint(len(self), (count,), generator=lot).to(self.device)
         height, width = self.window
         room = torch.tensor(self.latents.shape[-2:]) - torch.tensor(self.window) + 1
         top, left = (torch.rand(2, generator=lot) * room).long().tolist()
-        window = self.latents[..., top : top + height, left : left + width]
-        return window[index].float(), self.tokens[index].long()
+        window = (..., slice(top, top + height), slice(left, left + width))
+        latents, doodles = (planes[window][index] for planes in (self.latents, self.doodles))
+        return Sample(latents.float(), doodles.float(), self.tokens[index].long())

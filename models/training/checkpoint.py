@@ -54,6 +54,9 @@ class Average:
         self.updates = 0
         self.shadow = {k: v.detach().clone().float() for k, v in module.state_dict().items()}
 
+    def to(self, device: torch.device) -> None:
+        self.shadow = {name: value.to(device) for name, value in self.shadow.items()}
+
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
         self.updates += 1

@@ -17,6 +17,8 @@ STRIDE = STEPS // GRID
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
 TERMINAL = 985  # from here on the input must not be believed
+FORGET = 0.75  # of the rows there
+DOODLE_FROM, DOODLE_RAMP, DOODLE_SHARE = 250, 600, 0.5  # timesteps, timesteps, share of rows
 
 
 def alphas_cumprod(device: torch.device) -> Tensor:
@@ -36,18 +38,29 @@ def scales(powers: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
     return power.sqrt(), (1 - power).sqrt()
 
 
-def noised(
-    latents: Tensor, noise: Tensor, powers: Tensor, timesteps: Tensor, forget: Tensor
-) -> Tensor:
-    """Return x_t. Where `forget` [B] is set and t is near the end, another row's signal leaks.
-
-    The schedule never reaches pure noise: 7 % of the signal's scale is left at t = 999, enough
-    in 64 x 64 latents to tell the mean colour. At strength 1 the service adds noise to whatever
-    picture it was given, so the net must learn there to believe the prompt instead.
-    """
+def noised(latents: Tensor, noise: Tensor, powers: Tensor, timesteps: Tensor) -> Tensor:
+    """Return x_t [B, 4, h, w]."""
     signal, sigma = scales(powers, timesteps)
-    wrong = rows(forget & (timesteps >= TERMINAL))
-    return signal * torch.where(wrong, latents.roll(1, 0), latents) + sigma * noise
+    return signal * latents + sigma * noise
+
+
+def shown(latents: Tensor, doodles: Tensor, timesteps: Tensor) -> Tensor:
+    """Return the pictures [B, 4, h, w] that lie under the noise, from which `latents` are asked.
+
+    The service adds noise to what a person has drawn, not to what is to come of it. So the more
+    noise there is, the more often it is the scene's doodle, up to half of the rows: the net
+    learns to redraw a doodle in the style that the prompt names.
+
+    And the schedule never reaches pure noise: 7 % of the signal's scale is left at t = 999, enough
+    in 64 x 64 latents to tell the mean colour. At strength 1 the net must believe the prompt
+    instead, so most rows near the end stand on a picture of another row.
+    """
+    count, device = len(latents), latents.device
+    share = ((timesteps - DOODLE_FROM) / DOODLE_RAMP).clamp(0, DOODLE_SHARE)
+    is_doodle = torch.rand(count, device=device) < share
+    is_other = (torch.rand(count, device=device) < FORGET) & (timesteps >= TERMINAL)
+    pictures = torch.where(rows(is_doodle), doodles, latents)
+    return torch.where(rows(is_other), pictures.roll(1, 0), pictures)
 
 
 def velocity(x_t: Tensor, latents: Tensor, powers: Tensor, timesteps: Tensor) -> Tensor:

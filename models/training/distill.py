@@ -1,4 +1,4 @@
-"""Stage 4: latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1).
+"""Stage 5: latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1).
 
 The student maps any x_t of the teacher's guided trajectory to its end. Its target is its own
 average one DDIM step nearer to the picture, a step of k = 20 timesteps on the grid of 50. The
@@ -14,10 +14,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from models.training import diffusion
+from models.training.bank import Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
 from models.training.nets import GUIDANCE_WIDTH, build_unet
-from models.training.teacher import FORGET, Mixture, Teacher, load_teacher
+from models.training.teacher import Mixture, Teacher, load_teacher
 from models.training.tokens import tokenize
 
 MIN_W, MAX_W = -0.5, 19.0
@@ -88,15 +89,15 @@ class Distiller(nn.Module):
         earlier = timesteps - diffusion.STRIDE
         return diffusion.ddim_step(x_t, x_0, self.powers, timesteps, earlier)
 
-    def forward(self, latents: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, sample: Sample) -> Tensor:
         """Return the pseudo-Huber distance between the student and its target."""
+        latents, doodles, tokens = sample
         count, device = len(latents), latents.device
         index = torch.randint(1, diffusion.GRID + 1, (count,), device=device)
         index[torch.rand(count, device=device) < 0.06] = diffusion.GRID
         timesteps = index * diffusion.STRIDE - 1  # 19, 39, ... 999
-        forget = torch.rand(count, device=device) < FORGET
-        noise = torch.randn_like(latents)
-        x_t = diffusion.noised(latents, noise, self.powers, timesteps, forget)
+        visible = diffusion.shown(latents, doodles, timesteps)
+        x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
         w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
         with torch.autocast(device.type, torch.bfloat16):
             with torch.no_grad():
@@ -154,15 +155,15 @@ class StudentRun:
     def step(self, factor: float) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
-        latents, tokens = self.mixture.draw(self.lot)
-        loss: Tensor = self.distiller(latents, tokens)
+        sample = self.mixture.draw(self.lot)
+        loss: Tensor = self.distiller(sample)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.distiller.follow()
         self.average.update(self.student)
-        self.seen += len(latents)
+        self.seen += len(sample.latents)
         return loss
 
     def save(self) -> None:

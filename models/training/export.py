@@ -1,4 +1,4 @@
-"""Stage 5: the networks written as a folder of diffusers, whole or not at all."""
+"""Stage 6: the networks written as a folder of diffusers, whole or not at all."""
 
 from __future__ import annotations
 

@@ -18,7 +18,11 @@ class Run(Protocol):
     """A stage in progress."""
 
     name: str
-    seen: int  # pictures learned from, all runs together
+
+    @property
+    def seen(self) -> int:
+        """How many pictures (or captions) it has learned from, all runs together."""
+        ...
 
     def step(self, factor: float) -> Tensor:
         """Learn from one batch at `factor` of the full learning rate; return the loss."""

@@ -38,7 +38,8 @@ def build_unet(*, guided: bool, sample_size: int = 64) -> UNet2DConditionModel:
     """Return the UNet: four levels, so that 64 x 64 latents meet in an 8 x 8 bottleneck.
 
     Attention stands on the two small levels alone (256 tokens at 512 x 512). `guided` adds the
-    projection of the guidance embedding (the student has it, the teacher does not).
+    projection of the guidance embedding (the student has it, the teacher does not). A pooled
+    prompt is added to the time embedding: it speaks on every level, also where no attention is.
     """
     return UNet2DConditionModel(
         sample_size=sample_size,
@@ -57,6 +58,8 @@ def build_unet(*, guided: bool, sample_size: int = 64) -> UNet2DConditionModel:
         norm_num_groups=NORM_GROUPS,
         attention_head_dim=HEADS,  # diffusers reads this as the number of heads
         time_cond_proj_dim=GUIDANCE_WIDTH if guided else None,
+        addition_embed_type="text",
+        addition_embed_type_num_heads=HEADS,
     )
 
 

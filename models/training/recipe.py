@@ -65,10 +65,11 @@ def recipe(*, large: bool) -> list[Step]:
     every = f"{small}:0.05,{middle}:0.25,{near}:0.3,{big}:0.25,{wide}"
     return [
         Step("autoencoder", 0.2, every),
-        Step("bank", 0.2, every),
+        Step("bank", 0.18, every),
+        Step("reading", 0.04, every),
         Step("teacher", 0.15, f"{small}:0.8,{middle}:0.2"),
         Step("teacher", 0.12, f"{small}:0.15,{middle}:0.5,{near}:0.3,{big}:0.05"),
         Step("teacher", 0.12, every),
-        Step("student", 0.2, every),
+        Step("student", 0.18, every),
         Step("export", 0.0, every),
     ]

@@ -1,4 +1,4 @@
-"""Stage 3: the teacher, a latent diffusion model with its text encoder, for guidance later."""
+"""Stage 4: the teacher, a latent diffusion model with its text encoder, for guidance later."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from models.training import diffusion
-from models.training.bank import Bank
+from models.training.bank import Bank, Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
 from models.training.muon import Muon
 from models.training.nets import build_text_encoder, build_unet
 from models.training.tokens import tokenize
 
+EARLY = 0.7  # of the exponent that spreads timesteps; 1 is even
 DROPOUT = 0.1  # of prompts, replaced by "" (Ho and Salimans 2022, arXiv 2207.12598)
-FORGET = 0.75  # of the rows near t = 999, see diffusion.noised
 
 
 class Teacher(nn.Module):
@@ -46,7 +46,7 @@ class Mixture:
         """`base` is the batch at 16 x 16 latents; larger shapes get fewer rows."""
         self.banks, self.weights, self.base = banks, torch.tensor(weights), base
 
-    def draw(self, lot: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(self, lot: torch.Generator) -> Sample:
         bank = self.banks[int(torch.multinomial(self.weights, 1, generator=lot))]
         area = bank.window[0] * bank.window[1]
         return bank.draw(max(4, round(self.base * 256 / area)), lot)
@@ -75,21 +75,24 @@ def trimmed(tokens: Tensor, end: int, *, whole: bool) -> Tensor:
 
 
 def draw_timesteps(count: int, device: torch.device) -> Tensor:
-    """Return timesteps [B], spread evenly over 0..999, with a little more of the end."""
+    """Return timesteps [B], spread over 0..999, more densely towards the end.
+
+    What a picture shows is decided early, under much noise; the large latents most of all,
+    where the same noise hides less.
+    """
     spread = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    steps = (spread[torch.randperm(count, device=device)] * diffusion.STEPS).long()
+    spread = spread[torch.randperm(count, device=device)] ** EARLY
+    steps = (spread * diffusion.STEPS).long()
     last = torch.rand(count, device=device) < 0.04
     return torch.where(last, diffusion.STEPS - 1, steps.clamp_max(diffusion.STEPS - 1))
 
 
-def teacher_loss(
-    teacher: nn.Module, latents: Tensor, tokens: Tensor, empty: Tensor, powers: Tensor
-) -> Tensor:
+def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tensor) -> Tensor:
     """Return the mean squared error of v over a batch."""
+    latents, doodles, tokens = sample
     timesteps = draw_timesteps(len(latents), latents.device)
-    noise = torch.randn_like(latents)
-    forget = torch.rand(len(latents), device=latents.device) < FORGET
-    x_t = diffusion.noised(latents, noise, powers, timesteps, forget)
+    visible = diffusion.shown(latents, doodles, timesteps)
+    x_t = diffusion.noised(visible, torch.randn_like(latents), powers, timesteps)
     target = diffusion.velocity(x_t, latents, powers, timesteps)
     with torch.autocast(latents.device.type, torch.bfloat16):
         v = teacher(x_t, timesteps, drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT))
@@ -104,26 +107,42 @@ def load_teacher(folder: Path, which: str = "average.") -> Teacher:
     return teacher
 
 
+class TeacherState:
+    """The teacher's parameters and their average, as they lie in the work folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "teacher.safetensors"
+        torch.manual_seed(0)
+        self.teacher, self.seen = Teacher(), 0
+        self.average = Average(self.teacher, 0.998)
+        if self.path.exists():
+            state, facts = load_state(self.path)
+            self.teacher.load_state_dict(part(state, "weights."))
+            self.average.restart(part(state, "average."), 300)
+            self.seen = int(facts["seen"])
+
+    def save(self) -> None:
+        tensors = prefixed("weights.", self.teacher.state_dict())
+        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
+
+    def save_text(self) -> None:
+        """Save with the text encoder's average set to what it is now."""
+        for name, value in prefixed("text.", self.teacher.text.state_dict()).items():
+            self.average.shadow[name].copy_(value)
+        self.save()
+
+
 class TeacherRun:
     """The teacher's training: from the saved state, or from nothing."""
 
     name = "teacher"
 
     def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
-        self.path = folder / "teacher.safetensors"
-        self.mixture, self.rate, self.seen = mixture, rate, 0
-        torch.manual_seed(0)
-        self.teacher = Teacher()
-        state = None
-        if self.path.exists():
-            state, facts = load_state(self.path)
-            self.teacher.load_state_dict(part(state, "weights."))
-            self.seen = int(facts["seen"])
-        self.teacher.to(device)
+        self.state = TeacherState(folder)
+        self.teacher = self.state.teacher.to(device)
         self.teacher.unet.to(memory_format=torch.channels_last)
-        self.average = Average(self.teacher, 0.998)
-        if state:
-            self.average.restart(part(state, "average."), 300)
+        self.state.average.to(device)
+        self.mixture, self.rate = mixture, rate
         torch.manual_seed(self.seen + 1)
         self.lot = torch.Generator().manual_seed(self.seen + 1)
         self.powers = diffusion.alphas_cumprod(device)
@@ -131,22 +150,27 @@ class TeacherRun:
         self.optimizer = Muon(self.teacher)
         self.steps = 0
 
+    @property
+    def seen(self) -> int:
+        """How many pictures it has learned from, all runs together."""
+        return self.state.seen
+
     def step(self, factor: float) -> Tensor:
-        latents, tokens = self.mixture.draw(self.lot)
-        tokens = trimmed(tokens, int(self.empty[0, -1]), whole=self.steps % 4 == 0)
-        loss = teacher_loss(self.teacher, latents, tokens, self.empty, self.powers)
+        sample = self.mixture.draw(self.lot)
+        whole = self.steps % 4 == 0
+        sample = sample._replace(tokens=trimmed(sample.tokens, int(self.empty[0, -1]), whole=whole))
+        loss = teacher_loss(self.teacher, sample, self.empty, self.powers)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)
         self.optimizer.step(self.rate * factor)
-        self.average.update(self.teacher)
-        self.seen += len(latents)
+        self.state.average.update(self.teacher)
+        self.state.seen += len(sample.latents)
         self.steps += 1
         return loss
 
     def save(self) -> None:
-        tensors = prefixed("weights.", self.teacher.state_dict())
-        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
+        self.state.save()
         self.mixture.refresh()
 
 

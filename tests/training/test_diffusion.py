@@ -7,6 +7,7 @@ import torch
 from diffusers import LatentConsistencyModelImg2ImgPipeline
 
 from models.training import diffusion
+from models.training.bank import Sample
 from models.training.distill import Distiller, guided_denoised, student_from_teacher
 from models.training.nets import build_scheduler
 from models.training.teacher import Teacher
@@ -23,12 +24,25 @@ def test_powers_are_the_schedulers() -> None:
 
 
 def test_velocity_inverts_denoised() -> None:
-    """V leads from x_t to the picture, also where the input's signal is another row's."""
+    """V leads from x_t to the picture, also where another picture lies under the noise."""
     powers, t = diffusion.alphas_cumprod(CPU), torch.tensor([3, 500, 999])
     latents, noise = torch.randn(2, 3, 4, 8, 8).unbind()
-    x_t = diffusion.noised(latents, noise, powers, t, torch.ones(3, dtype=torch.bool))
+    x_t = diffusion.noised(latents.roll(1, 0), noise, powers, t)
     v = diffusion.velocity(x_t, latents, powers, t)
     torch.testing.assert_close(diffusion.denoised(x_t, v, powers, t), latents, rtol=1e-3, atol=1e-4)
+
+
+def test_doodles_lie_under_much_noise_and_other_rows_under_the_most() -> None:
+    """Under little noise the picture itself; then doodles, up to half; at the end another row's."""
+    latents, doodles = (
+        torch.arange(4000.0).view(-1, 1, 1, 1),
+        -torch.arange(4000.0).view(-1, 1, 1, 1),
+    )
+    for t, doodle_share, other_share in ((100, 0, 0), (550, 0.5, 0), (999, 0.5, 0.75)):
+        seen = diffusion.shown(latents, doodles, torch.full((4000,), t)).flatten()
+        assert (seen < 0).float().mean().item() == pytest.approx(doodle_share, abs=0.05)
+        away = (seen.abs() != latents.flatten()).float().mean().item()
+        assert away == pytest.approx(other_share, abs=0.05)
 
 
 def test_boundary_and_step_are_the_schedulers() -> None:
@@ -75,7 +89,7 @@ def test_only_the_student_learns() -> None:
     teacher = Teacher()
     distiller = Distiller(teacher, student_from_teacher(teacher))
     tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
-    distiller(torch.randn(2, 4, 8, 8), tokens).backward()
+    distiller(Sample(*torch.randn(2, 2, 4, 8, 8), tokens)).backward()
     assert all(p.grad is None for p in distiller.teacher.parameters())
     assert all(p.grad is None for p in distiller.target.parameters())
     moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in distiller.student.parameters()]

@@ -97,9 +97,10 @@ def test_a_bank_is_the_same_again(tmp_path: Path) -> None:
     assert one.latents.shape == (6, 4, 8, 10)
     torch.testing.assert_close(one.latents, other.latents)
     torch.testing.assert_close(one.tokens, other.tokens)
-    window, tokens = Bank(tmp_path / "a", (64, 80), CPU, crop=32).draw(5, torch.Generator())
-    assert window.shape == (5, 4, 4, 4)
-    assert tokens.shape == (5, 77)
+    torch.testing.assert_close(one.doodles[:2], one.doodles[2:4])  # of two scenes in three styles
+    sample = Bank(tmp_path / "a", (64, 80), CPU, crop=32).draw(5, torch.Generator())
+    assert sample.latents.shape == sample.doodles.shape == (5, 4, 4, 4)
+    assert sample.tokens.shape == (5, 77)
     fill_bank(tmp_path / "a", model, (64, 80), range(2), scenes=2, device=CPU, until=Budget(1))
     one.refresh()
     assert len(one) == 12
@@ -113,7 +114,7 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     monkeypatch.setattr("models.training.autoencoder.SHARES", (0.5, 0.5))
     seen: list[dict[str, int]] = []
     for _ in range(2):
-        for stage in ("autoencoder", "bank", "teacher", "student"):
+        for stage in ("autoencoder", "bank", "reading", "teacher", "student"):
             run(monkeypatch, tmp_path, "--stage", stage, "--minutes", "0.01")
         states = ("autoencoder", "teacher", "student")
         facts = {name: load_state(tmp_path / f"{name}.safetensors")[1] for name in states}
