@@ -107,7 +107,7 @@ image-size: $(DEVELOPED)  ## what the wheels in the image weigh, as the index te
 	  print(f"{len(sizes)} wheels, {sum(sizes) / 1e9:.2f} GB")'
 
 train-pocket: $(DEVELOPED)  ## train the bundled checkpoint, or go on where it stopped
-	$(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)
+	GOMP_SPINCOUNT=10000 $(BIN)/python -m models.training.train --stage all $(TRAIN_ARGS)
 
 clean:
 	rm -rf .venv .audit build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

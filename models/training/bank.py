@@ -8,7 +8,7 @@ its seed, so they can be made again.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,30 +65,39 @@ def decode(model: AutoencoderTiny, latents: Tensor) -> Tensor:
 
 
 def make_chunk(
-    model: AutoencoderTiny, shape: Shape, number: int, scenes: int, device: torch.device
+    model: AutoencoderTiny,
+    shape: Shape,
+    number: int,
+    *,
+    scenes: int,
+    device: torch.device,
+    styles: Sequence[str] = (),
 ) -> dict[str, Tensor]:
-    """Return a chunk of STYLES_A_SCENE * scenes captioned latents at pixel `shape`."""
+    """Return a chunk of captioned latents at pixel `shape`: every scene in each of `styles`.
+
+    Without any, it is in STYLES_A_SCENE that are drawn by lot.
+    """
     lot = random.Random(number * 7907 + shape[0] * 31 + shape[1])  # noqa: S311
     many = max(1, min(scenes, 2**20 // (shape[0] * shape[1])))
     if device.type == "cuda":
         many = max(1, min(scenes, 2**23 // (shape[0] * shape[1])))
-    latents, doodles, texts, styles = [], [], [], []
+    latents, doodles, texts, numbers = [], [], [], []
     for _ in range(0, scenes, many):
         batch = [draw_scene(TRAIN_SEEDS + lot.randrange(1 << 30)) for _ in range(many)]
         plain = rasterise(batch, shape, device)
         doodle = encode(model, render(batch, DOODLE, shape, device)).half().cpu()
-        for style in _pick_styles(lot):
+        for style in styles or _pick_styles(lot):
             drawn = style == DOODLE
             painted = doodle if drawn else encode(model, PAINTERS[style](plain)).half().cpu()
             latents.append(painted)
             doodles.append(doodle)
             texts += [caption(scene, style) for scene in batch]
-            styles += [STYLES.index(style)] * many
+            numbers += [STYLES.index(style)] * many
     return {
         "latents": torch.cat(latents),
         "doodles": torch.cat(doodles),
         "tokens": torch.tensor(tokenize(texts), dtype=torch.int16),
-        "styles": torch.tensor(styles, dtype=torch.uint8),
+        "styles": torch.tensor(numbers, dtype=torch.uint8),
     }
 
 
@@ -117,7 +126,7 @@ def fill_bank(
         if until.over and any(where.glob("*.safetensors")):
             break
         fresh = path.with_suffix(".tmp")
-        save_file(make_chunk(model, shape, number, scenes, device), fresh)
+        save_file(make_chunk(model, shape, number, scenes=scenes, device=device), fresh)
         fresh.replace(path)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 STEPS = 1000
 GRID = 50  # steps of the distilled grid: 19, 39, ... 999
 STRIDE = STEPS // GRID
+LAST_SHARE = 0.06  # of draws that are set to the end
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
 TERMINAL = 985  # from here on the input must not be believed
@@ -83,6 +84,13 @@ def ddim_step(
     signal_to, sigma_to = scales(powers, earlier.clamp_min(0))
     moved = signal_to * x_0 + sigma_to * noise
     return torch.where(rows(earlier < 0), x_0, moved)
+
+
+def draw_grid(count: int, device: torch.device) -> Tensor:
+    """Return timesteps [count] of the distilled grid, with a little more of the end."""
+    index = torch.randint(1, GRID + 1, (count,), device=device)
+    index[torch.rand(count, device=device) < LAST_SHARE] = GRID
+    return index * STRIDE - 1  # 19, 39, ... 999
 
 
 def boundary(timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ guidance is an input: w = guidance - 1 is drawn from [-0.5, 19], the whole range
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -48,6 +49,31 @@ def guided_denoised(conditional: Tensor, unconditional: Tensor, w: Tensor) -> Te
     return guided.clamp(-LATENT_BOUND, LATENT_BOUND)
 
 
+class Asked(NamedTuple):
+    """What a consistency function is asked of, a row each."""
+
+    x_t: Tensor  # [B, 4, h, w]
+    timesteps: Tensor  # [B]
+    text: Tensor  # [B, L, D]
+    w: Tensor  # [B], guidance - 1
+
+
+def consistency(net: nn.Module, asked: Asked, powers: Tensor) -> Tensor:
+    """Return f(x_t, t, text, w) [B, 4, h, w]; below t = 0 it is x_t itself."""
+    x_t, timesteps, text, w = asked
+    steps = timesteps.clamp_min(0)
+    embedding = diffusion.guidance_embedding(w, GUIDANCE_WIDTH)
+    v = net(x_t, steps, text, timestep_cond=embedding).sample.float()
+    skip, out = diffusion.boundary(steps)
+    f = skip * x_t + out * diffusion.denoised(x_t, v, powers, steps)
+    return torch.where(diffusion.rows(timesteps < 0), x_t, f)
+
+
+def huber(guess: Tensor, goal: Tensor) -> Tensor:
+    """Return the pseudo-Huber distance (Song and Dhariwal 2023, arXiv 2310.14189), a mean."""
+    return ((guess - goal).square() + HUBER_C**2).sqrt().sub(HUBER_C).mean()
+
+
 class Distiller(nn.Module):
     """Teacher, student and target, and the loss between them."""
 
@@ -63,17 +89,6 @@ class Distiller(nn.Module):
         self.target.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         self.register_buffer("powers", diffusion.alphas_cumprod(torch.device("cpu")))
         self.register_buffer("empty", torch.tensor(tokenize([""])))
-
-    def consistency(
-        self, net: nn.Module, x_t: Tensor, timesteps: Tensor, text: Tensor, w: Tensor
-    ) -> Tensor:
-        """Return f(x_t, t, text, w) [B, 4, h, w]; below 0 it is x_t itself."""
-        steps = timesteps.clamp_min(0)
-        embedding = diffusion.guidance_embedding(w, GUIDANCE_WIDTH)
-        v = net(x_t, steps, text, timestep_cond=embedding).sample.float()
-        skip, out = diffusion.boundary(steps)
-        f = skip * x_t + out * diffusion.denoised(x_t, v, self.powers, steps)
-        return torch.where(diffusion.rows(timesteps < 0), x_t, f)
 
     @torch.no_grad()
     def solve(self, x_t: Tensor, timesteps: Tensor, text: Tensor, w: Tensor) -> Tensor:
@@ -93,9 +108,7 @@ class Distiller(nn.Module):
         """Return the pseudo-Huber distance between the student and its target."""
         latents, doodles, tokens = sample
         count, device = len(latents), latents.device
-        index = torch.randint(1, diffusion.GRID + 1, (count,), device=device)
-        index[torch.rand(count, device=device) < 0.06] = diffusion.GRID
-        timesteps = index * diffusion.STRIDE - 1  # 19, 39, ... 999
+        timesteps = diffusion.draw_grid(count, device)
         visible = diffusion.shown(latents, doodles, timesteps)
         x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
         w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
@@ -104,9 +117,9 @@ class Distiller(nn.Module):
                 text = self.teacher.read(tokens)
                 nearer = self.solve(x_t, timesteps, text, w)
                 earlier = timesteps - diffusion.STRIDE
-                goal = self.consistency(self.target, nearer, earlier, text, w)
-            guess = self.consistency(self.student, x_t, timesteps, text, w)
-        return ((guess - goal).square() + HUBER_C**2).sqrt().sub(HUBER_C).mean()
+                goal = consistency(self.target, Asked(nearer, earlier, text, w), self.powers)
+            guess = consistency(self.student, Asked(x_t, timesteps, text, w), self.powers)
+        return huber(guess, goal)
 
     @torch.no_grad()
     def follow(self) -> None:

@@ -1,4 +1,4 @@
-"""Stage 6: the networks written as a folder of diffusers, whole or not at all."""
+"""Stage 7: the networks written as a folder of diffusers, whole or not at all."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ def export(folder: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
     _set_model_index(fresh)
+    _copy_loras(folder, fresh)
     for weights in fresh.rglob("*.safetensors"):
         weights.chmod(0o644)
     for name in KEPT:
@@ -72,6 +73,13 @@ def export(folder: Path, target: Path) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy_loras(folder: Path, target: Path) -> None:
+    """Put the adapters that are trained beside the networks, where the styles find them."""
+    for path in sorted((folder / "loras").glob("*.safetensors")):
+        (target / "loras").mkdir(exist_ok=True)
+        shutil.copy(path, target / "loras")
 
 
 def folder_megabytes(target: Path) -> float:

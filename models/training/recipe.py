@@ -70,6 +70,7 @@ def recipe(*, large: bool) -> list[Step]:
         Step("teacher", 0.15, f"{small}:0.8,{middle}:0.2"),
         Step("teacher", 0.12, f"{small}:0.15,{middle}:0.5,{near}:0.3,{big}:0.05"),
         Step("teacher", 0.12, every),
-        Step("student", 0.18, every),
+        Step("student", 0.14, every),
+        Step("lora", 0.04, every),
         Step("export", 0.0, every),
     ]

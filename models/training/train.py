@@ -18,11 +18,12 @@ from models.training.checkpoint import Budget
 from models.training.distill import train_student
 from models.training.export import export, folder_megabytes
 from models.training.inherit import inherit
+from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
 from models.training.teacher import Mixture, train_teacher
 
-STAGES = ("autoencoder", "bank", "reading", "teacher", "student", "export")
+STAGES = ("autoencoder", "bank", "reading", "teacher", "student", "lora", "export")
 POCKET = Path(__file__).parents[1] / "pocket"
 
 
@@ -89,6 +90,8 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
             )
     elif stage == "reading":
         train_reading(args.work, device=device, minutes=minutes, **rate)
+    elif stage == "lora":
+        train_loras(args.work, device=device, minutes=minutes, **rate)
     elif stage == "export":
         export(args.work, args.pocket)
         print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")

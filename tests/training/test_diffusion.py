@@ -89,7 +89,8 @@ def test_only_the_student_learns() -> None:
     teacher = Teacher()
     distiller = Distiller(teacher, student_from_teacher(teacher))
     tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
-    distiller(Sample(*torch.randn(2, 2, 4, 8, 8), tokens)).backward()
+    latents, doodles = torch.randn(2, 2, 4, 8, 8).unbind()
+    distiller(Sample(latents, doodles, tokens)).backward()
     assert all(p.grad is None for p in distiller.teacher.parameters())
     assert all(p.grad is None for p in distiller.target.parameters())
     moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in distiller.student.parameters()]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from models.lora import read_lora
 from models.manifest import Scope, find_faults
 from models.training.autoencoder import (
     build_autoencoder,
@@ -17,16 +18,18 @@ from models.training.autoencoder import (
     start_as_thumbnail,
 )
 from models.training.bank import Bank, fill_bank
-from models.training.checkpoint import Average, Budget, load_state, save_state
+from models.training.checkpoint import Average, Budget, load_state, prefixed, save_state
 from models.training.diffusion import guidance_embedding
+from models.training.distill import student_from_teacher
 from models.training.export import folder_megabytes
 from models.training.inherit import inherit
 from models.training.judges import Judge, frechet
+from models.training.lora import RANK, LoraRun, lora_path
 from models.training.nets import GUIDANCE_WIDTH
 from models.training.recipe import parse_diet, recipe
 from models.training.renderers import render
 from models.training.sampling import load_pipeline, refine
-from models.training.teacher import load_teacher
+from models.training.teacher import Teacher, load_teacher
 from models.training.tokens import tokenize
 from models.training.train import POCKET, main
 from models.training.world import draw_scene
@@ -138,6 +141,37 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     assert torch.isfinite(made).all()
     states_bytes = sum(path.stat().st_size for path in tmp_path.glob("*.safetensors"))
     assert states_bytes < 100e6
+
+
+def test_an_adapter_learns_its_style_and_is_read_by_the_service(tmp_path: Path) -> None:
+    """Steps bring the loss down, the file goes on from where it was, and is a LoRA of ours."""
+    torch.manual_seed(0)
+    save_state(tmp_path / "autoencoder.safetensors", both_ways(build_autoencoder()), seen=0)
+    teacher = Teacher()
+    save_state(tmp_path / "teacher.safetensors", both_ways(teacher), seen=0)
+    student = student_from_teacher(teacher)
+    save_state(tmp_path / "student.safetensors", both_ways(student), seen=0)
+    run = LoraRun(tmp_path, "SKETCH_BW", CPU, 5e-3, (64, 64), scenes=2)
+    index = torch.arange(2).repeat(6)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        before = run.loss(index)
+    for _ in range(12):
+        run.step(1.0)
+    run.save()
+    again = LoraRun(tmp_path, "SKETCH_BW", CPU, 5e-3, (64, 64), scenes=2)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        assert again.loss(index) < before - 0.005
+    lora = read_lora(lora_path(tmp_path, "SKETCH_BW"), {"unet": student})
+    assert all(factors.rank == RANK for factors in lora.values())
+    assert lora_path(tmp_path, "SKETCH_BW").stat().st_size < 700_000
+
+
+def both_ways(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a net's state as weights and as their average."""
+    state = net.state_dict()
+    return prefixed("weights.", state) | prefixed("average.", state)
 
 
 def test_a_diet_is_read() -> None:

@@ -1,0 +1,115 @@
+"""Stage 6: a LoRA for each of two styles, on the finished student.
+
+The student learned fourteen styles at once. An adapter has one alone to attend to: from what lies
+under the noise, a doodle more often than not, to a true render of the scene in its style. It is
+trained on the picture itself and not on a teacher's, so that it goes on where distillation ended.
+Only linear layers are adapted: the engine compiles those for a batch in which every row has an
+adapter of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from models.training import diffusion
+from models.training.autoencoder import load_autoencoder
+from models.training.bank import Sample, Shape, make_chunk
+from models.training.checkpoint import Budget, save_state
+from models.training.distill import Asked, consistency, huber, load_student
+from models.training.loop import fit
+from models.training.teacher import load_teacher
+
+LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")
+RANK = 8
+LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"]
+SHAPE: Shape = (256, 256)
+SCENES = 96
+BATCH = 12
+MAX_W = 9.0  # of the guidance that people ask for
+PREFIX = "unet."
+
+
+def lora_path(folder: Path, style: str) -> Path:
+    return folder / "loras" / f"{style}.safetensors"
+
+
+class LoraRun:
+    """The training of one style's adapter, from its file, or from nothing."""
+
+    def __init__(
+        self,
+        folder: Path,
+        style: str,
+        device: torch.device,
+        rate: float,
+        shape: Shape = SHAPE,
+        *,
+        scenes: int = SCENES,
+    ) -> None:
+        self.name, self.path, self.rate, self.seen = (
+            f"lora {style}",
+            lora_path(folder, style),
+            rate,
+            0,
+        )
+        torch.manual_seed(0)
+        self.student: Any = load_student(folder).to(device).requires_grad_(False)  # noqa: FBT003 - torch's own signature
+        self.student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
+        if self.path.exists():
+            kept = {k.removeprefix(PREFIX): v.float() for k, v in load_file(self.path).items()}
+            set_peft_model_state_dict(self.student, kept)
+        vae = load_autoencoder(folder)
+        chunk = make_chunk(vae, shape, 0, scenes=scenes, device=device, styles=(style,))
+        self.sample = Sample(
+            chunk["latents"].float().to(device),
+            chunk["doodles"].float().to(device),
+            chunk["tokens"].long().to(device),
+        )
+        with torch.no_grad():
+            self.text = load_teacher(folder).to(device).read(self.sample.tokens)
+        self.powers = diffusion.alphas_cumprod(device)
+        learning = [p for p in self.student.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.0)
+
+    def step(self, factor: float) -> Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        loss = self.loss(torch.randint(len(self.text), (BATCH,)))
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.seen += BATCH
+        return loss
+
+    def loss(self, index: Tensor) -> Tensor:
+        """Return how far the student's pictures of rows `index` [B] are from the true renders."""
+        latents, doodles = self.sample.latents[index], self.sample.doodles[index]
+        device = latents.device
+        timesteps = diffusion.draw_grid(len(latents), device)
+        visible = diffusion.shown(latents, doodles, timesteps)
+        x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
+        w = torch.rand(len(latents), device=device) * MAX_W
+        with torch.autocast(device.type, torch.bfloat16):
+            asked = Asked(x_t, timesteps, self.text[index], w)
+            guess = consistency(self.student, asked, self.powers)
+        return huber(guess, latents)
+
+    def save(self) -> None:
+        """Write the factors in diffusers' naming, in 16 bits."""
+        factors = get_peft_model_state_dict(self.student)
+        save_state(self.path, {PREFIX + name: value for name, value in factors.items()})
+
+
+def train_loras(folder: Path, *, device: torch.device, minutes: float, rate: float = 1e-3) -> None:
+    """Train the adapter of each style for its share of `minutes`."""
+    for style in LORA_STYLES:
+        run = LoraRun(folder, style, device, rate)
+        fit(run, Budget(minutes / len(LORA_STYLES), warmup_steps=20, decay=0.5), save_every=100)
