@@ -3,6 +3,8 @@
 The work folder outlives no machine, the repository does. The autoencoder is taken up whole. The
 student's UNet becomes a teacher again: its guidance is folded in at w = 0, where a distilled net
 follows the unguided trajectory, and the teacher's own loss soon makes a mean of what was an end.
+Distillation then begins from that teacher; adapters are trained on, and an export is made of, the
+student as it is.
 """
 
 from __future__ import annotations
@@ -27,6 +29,14 @@ def inherit(pocket: Path, work: Path) -> None:
     vae = AutoencoderTiny.from_pretrained(pocket / "vae", dtype=torch.float32)
     _save(work / "autoencoder.safetensors", vae)
     _save(work / "teacher.safetensors", teacher_from_pocket(pocket))
+
+
+def inherit_student(pocket: Path, work: Path) -> None:
+    """Write the shipped student as the state of one, where `work` has none to adapt or export."""
+    path = work / "student.safetensors"
+    if path.exists() or not (pocket / "model_index.json").exists():
+        return
+    _save(path, UNet2DConditionModel.from_pretrained(pocket / "unet", dtype=torch.float32))
 
 
 @torch.no_grad()

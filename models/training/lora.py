@@ -29,8 +29,9 @@ from models.training.teacher import load_teacher
 LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")
 RANK = 8
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "time_emb_proj"]
-SHAPE: Shape = (256, 256)
-SCENES = 96
+SHAPE: Shape = (512, 512)  # strokes and grain have the size that is served,
+WINDOW = 32  # and of the 64 x 64 latents a square of so many is learned from at a time
+SCENES = 32
 BATCH = 12
 MAX_W = 9.0  # of the guidance that people ask for
 PREFIX = "unet."
@@ -91,7 +92,7 @@ class LoraRun:
 
     def loss(self, index: Tensor) -> Tensor:
         """Return how far the student's pictures of rows `index` [B] are from the true renders."""
-        latents, doodles = self.sample.latents[index], self.sample.doodles[index]
+        latents, doodles = self.window(index)
         device = latents.device
         timesteps = diffusion.draw_grid(len(latents), device)
         visible = diffusion.shown(latents, doodles, timesteps)
@@ -101,6 +102,13 @@ class LoraRun:
             asked = Asked(x_t, timesteps, self.text[index], w)
             guess = consistency(self.student, asked, self.powers)
         return huber(guess, latents)
+
+    def window(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a square, at a place drawn by lot, of the latents and doodles of rows `index`."""
+        height, width = self.sample.latents.shape[-2:]
+        top, left = (int(torch.randint(max(side - WINDOW, 0) + 1, ())) for side in (height, width))
+        cut = (index, ..., slice(top, top + WINDOW), slice(left, left + WINDOW))
+        return self.sample.latents[cut], self.sample.doodles[cut]
 
     def save(self) -> None:
         """Write the factors in diffusers' naming, in 16 bits."""

@@ -125,6 +125,29 @@ def from_doodles(bench: Bench) -> list[Row]:
     ]
 
 
+def adapters(bench: Bench) -> list[Row]:
+    """Refine doodles in the styles that have a LoRA, with it and without."""
+    rows = []
+    for path in sorted((bench.folder / "loras").glob("*.safetensors")):
+        scenes = asked_scenes(max(4, bench.count // 2), 3000)
+        doodles = render(scenes, DOODLE, (512, 512))
+        prompts = [prompt_for(s, path.stem) for s in scenes]
+        off = refine(bench.pipeline, prompts, doodles, strength=0.6, guidance=GUIDANCE)
+        bench.pipeline.load_lora_weights(path)
+        on = refine(bench.pipeline, prompts, doodles, strength=0.6, guidance=GUIDANCE)
+        bench.pipeline.unload_lora_weights()
+        levels = 255 * (on - off).abs().mean().item()
+        told = [
+            (bench.judge(made).style.argmax(1) == STYLES.index(path.stem)).float().mean().item()
+            for made in (on, off)
+        ]
+        value = f"{levels:.1f} levels, judged so {percent(told[0])}, without {percent(told[1])}"
+        if path.stem == "SKETCH_BW":
+            value += f", saturation {saturation_of(on):.3f}, without {saturation_of(off):.3f}"
+        rows.append(Row(f"LoRA {path.stem}", value, "over 10 levels, judged so", "same"))
+    return rows
+
+
 def stays(bench: Bench) -> list[Row]:
     """Refine doodles on plain grounds at strength 0.5: the thing stays where it was."""
     scenes = [
@@ -242,6 +265,6 @@ def speed_and_precision(bench: Bench) -> list[Row]:
 
 Measure = Callable[[Bench], list[Row]]
 MEASURES: tuple[Measure, ...] = (
-    autoencoder_quality, photographs, adherence, from_doodles, stays, guidance_helps, distances,
-    nine_shapes, speed_and_precision,
+    autoencoder_quality, photographs, adherence, from_doodles, adapters, stays, guidance_helps,
+    distances, nine_shapes, speed_and_precision,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Budget
 from models.training.distill import train_student
 from models.training.export import export, folder_megabytes
-from models.training.inherit import inherit
+from models.training.inherit import inherit, inherit_student
 from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
@@ -91,8 +91,10 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
     elif stage == "reading":
         train_reading(args.work, device=device, minutes=minutes, **rate)
     elif stage == "lora":
+        inherit_student(args.pocket, args.work)
         train_loras(args.work, device=device, minutes=minutes, **rate)
     elif stage == "export":
+        inherit_student(args.pocket, args.work)
         export(args.work, args.pocket)
         print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")
     else:

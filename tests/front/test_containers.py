@@ -74,14 +74,18 @@ assert peak_mb() - before < 16, peak_mb() - before
 def test_large_pictures_take_turns() -> None:
     """Two pictures at the cap at once cost the memory of one: a WebP takes 16 bytes a pixel."""
     run_script("""
-import threading
+import asyncio
+from functools import partial
+from service.front.decoding import Decoders
 data = pictures.webp_bomb(4096)
 decode_image(pictures.webp_bomb(64), path="$.a")
+work = partial(decode_image, data, path="$.a", at_least=(512, 512))
+async def both():
+    decoders = Decoders("thread")
+    await asyncio.gather(decoders.run(work, "one"), decoders.run(work, "other"))
+    decoders.close()
 before = peak_mb()
-options = {"path": "$.a", "at_least": (512, 512)}
-threads = [threading.Thread(target=decode_image, args=(data,), kwargs=options) for _ in range(2)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
+asyncio.run(both())
 assert 200 < peak_mb() - before < 300, peak_mb() - before
 """)
 

@@ -76,7 +76,7 @@ def test_a_lora_changes_the_picture_towards_its_style(pipeline: Pipeline, style:
     assert distance(on, drawn(style)) < distance(off, drawn(style))
 
 
-def test_ink_has_no_colour(pipeline: Pipeline) -> None:
-    """With its LoRA the black and white sketch of a coloured doodle has almost no colour left."""
-    assert saturation(refined(pipeline, "SKETCH_BW", with_lora=True)) < 0.05
-    assert saturation(refined(pipeline, "SKETCH_BW", with_lora=False)) > 0.05
+def test_ink_takes_the_colour_away(pipeline: Pipeline) -> None:
+    """The LoRA of the black and white sketch leaves a coloured doodle less than half its colour."""
+    on, off = (refined(pipeline, "SKETCH_BW", with_lora=has) for has in (True, False))
+    assert saturation(on) < saturation(off) / 2

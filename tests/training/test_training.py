@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from models.lora import read_lora
 from models.manifest import Scope, find_faults
@@ -213,6 +215,23 @@ def test_training_goes_on_from_the_shipped_folder(tmp_path: Path) -> None:
         told = student(x, t, text, timestep_cond=unguided).sample
         torch.testing.assert_close(teacher.unet(x, t, text).sample, told, atol=2e-2, rtol=2e-2)
     assert load_autoencoder(tmp_path).config.latent_channels == 4
+
+
+def test_an_export_without_training_is_the_shipped_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken from the folder and exported again holds the same weights."""
+    pocket, work = tmp_path / "pocket", tmp_path / "work"
+    shutil.copytree(POCKET, pocket)
+    words = ["train", "--work", str(work), "--pocket", str(pocket), "--stage", "export"]
+    monkeypatch.setattr("sys.argv", words)
+    main()
+    for name in ("unet", "vae", "text_encoder"):
+        shipped, made = (
+            load_file(next((folder / name).glob("*.safetensors"))) for folder in (POCKET, pocket)
+        )
+        assert shipped.keys() == made.keys()
+        assert all(torch.equal(shipped[key], made[key]) for key in shipped)
 
 
 def test_a_state_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
