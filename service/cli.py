@@ -14,13 +14,13 @@ from rich.table import Table
 
 from models.catalog import CheckpointError, find_checkpoint, find_checkpoints
 from models.styles import load_styles
+from service.allocation import bound_malloc, keep_tidy
 from service.errors import RefineError
 from service.front.auth import is_loopback
 from service.front.schemas import MAX_SEED, SIDES
 from service.keys import KeyFileError
 from service.keys_command import app as keys_app
 from service.logs import configure_logging
-from service.memory import bound_malloc, keep_tidy
 from service.models_command import app as models_app
 from service.settings import Settings
 

@@ -10,10 +10,10 @@ import os
 import resource
 from functools import partial
 
+from service.allocation import bound_malloc, keep_tidy
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
-from service.memory import bound_malloc, keep_tidy
 from service.process import WorkerProcess
 from service.settings import Settings
 from service.supervisor import Patience

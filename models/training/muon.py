@@ -8,8 +8,6 @@ size of AdamW's (Liu et al. 2025, arXiv 2502.16982), so that one learning rate s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
@@ -75,7 +73,3 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
     """Hidden matrices and kernels; embeddings, first and last layers stay with AdamW."""
     outer = ("embedding", "conv_in", "conv_out", "time_")
     return parameter.ndim >= 2 and not any(word in name for word in outer)
-
-
-def clip(parameters: Iterable[Tensor], norm: float) -> None:
-    nn.utils.clip_grad_norm_(parameters, norm)

@@ -128,13 +128,17 @@ def train_reading(
     folder: Path, *, device: torch.device, minutes: float, rate: float = 1e-3
 ) -> None:
     """Train the text encoder for `minutes` and write it into the teacher's state in `folder`."""
-    fit(ReadingRun(folder, device, rate), Budget(minutes, decay=0.6), save_every=500)
+    run = ReadingRun(folder, device, rate)
+    fit(run, Budget(minutes, decay=0.6), save_every=500)
+    shares = reading_accuracy(run.reader)
+    print("read rightly:", ", ".join(f"{name} {share:.0%}" for name, share in shares.items()))
 
 
 @torch.no_grad()
 def reading_accuracy(reader: Reader, captions: int = 256) -> dict[str, float]:
     """Return the share of right answers by question, of the mean state, on captions unseen."""
-    tokens, told = draw_captions(random.Random(-1), captions)  # noqa: S311 - captions, not secrets
+    unseen = draw_captions(random.Random(-1), captions)  # noqa: S311 - captions, not secrets
+    tokens, told = (part.to(next(reader.parameters()).device) for part in unseen)
     groups = torch.split(reader(tokens)[0], list(QUESTIONS.values()), 1)
     shares = {}
     for index, (question, group) in enumerate(zip(QUESTIONS, groups, strict=True)):

@@ -14,7 +14,7 @@ import torch
 
 from models.training.autoencoder import load_autoencoder, train_autoencoder
 from models.training.bank import Bank, fill_bank
-from models.training.checkpoint import Budget
+from models.training.checkpoint import Budget, load_state
 from models.training.distill import train_student
 from models.training.export import export, folder_megabytes
 from models.training.inherit import inherit, inherit_student
@@ -103,6 +103,12 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
         train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, **rate)
 
 
+def _is_taught(work: Path) -> bool:
+    """Tell whether a teacher has learned here from pictures, and not only come from the folder."""
+    path = work / "teacher.safetensors"
+    return path.exists() and int(load_state(path)[1]["seen"]) > 0
+
+
 def main() -> None:
     args = _parser().parse_args()
     if args.threads:
@@ -118,6 +124,8 @@ def main() -> None:
         run_stage(args.stage, args.minutes, args.diet or plan[-1].diet, args)
         return
     for step in plan:
+        if step.stage == "reading" and _is_taught(args.work):
+            continue  # the UNet has learned what the encoder's states mean: leave them as they are
         run_stage(step.stage, args.minutes * step.share, step.diet, args)
 
 

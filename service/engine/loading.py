@@ -68,29 +68,27 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     found = list(find_checkpoints(models, settings.catalog).values())
     for checkpoint in found:
         verify(checkpoint, hashes=settings.verify == "full")
-    _check_memory(found, settings, device, dtype)
+    styles = load_styles(settings.styles)
+    num_slots = 1 + max(NUM_SLOTS, _max_batch(settings, device))
+    _check_memory([_footprint(row, styles, num_slots) for row in found], device, dtype)
     for checkpoint in found:
         folder = local_folder(checkpoint)
         pipelines[checkpoint.name] = load_pipeline(
             CheckpointFiles(folder, **local_parts(checkpoint)),
             device=device,
             dtype=dtype,
-            adapters=_adapters(folder, load_styles(settings.styles)),
+            adapters=_adapters(folder, styles),
             max_batch=_max_batch(settings, device),
             guidance_range=checkpoint.guidance_range,
             is_compiled=settings.compile != "off",
         )
-    _tell_misfits(pipelines, load_styles(settings.styles))
+    _tell_misfits(pipelines, styles)
     return pipelines
 
 
-def _check_memory(
-    checkpoints: Sequence[Checkpoint], settings: EngineSettings, device: str, dtype: torch.dtype
-) -> None:
+def _check_memory(footprints: Sequence[Footprint], device: str, dtype: torch.dtype) -> None:
     """Raise CheckpointError where all checkpoints do not fit, before any loads."""
-    needs = {
-        row.name: _footprint(row, settings, device).need(dtype.itemsize) for row in checkpoints
-    }
+    needs = {footprint.name: footprint.need(dtype.itemsize) for footprint in footprints}
     told = ", ".join(f"{name} {need.resident_bytes / 1e9:.2f} GB" for name, need in needs.items())
     working_bytes = max(need.working_bytes for need in needs.values())
     needed_bytes = sum(need.resident_bytes for need in needs.values()) + working_bytes
@@ -111,16 +109,14 @@ def _check_memory(
         )
 
 
-def _footprint(checkpoint: Checkpoint, settings: EngineSettings, device: str) -> Footprint:
+def _footprint(checkpoint: Checkpoint, styles: Mapping[str, Style], num_slots: int) -> Footprint:
     folder = local_folder(checkpoint)
     return Footprint(
         checkpoint.name,
         folder,
         local_parts(checkpoint),
-        adapters=[
-            adapter.path for adapter in _adapters(folder, load_styles(settings.styles)).values()
-        ],
-        num_slots=1 + max(NUM_SLOTS, _max_batch(settings, device)),
+        adapters=[adapter.path for adapter in _adapters(folder, styles).values()],
+        num_slots=num_slots,
     )
 
 

@@ -24,8 +24,8 @@ import psutil
 import structlog
 
 from models.catalog import CheckpointError
+from service.allocation import MIB, bound_malloc, keep_tidy
 from service.logs import configure_logging
-from service.memory import MIB, bound_malloc, keep_tidy
 from service.messages import (
     Abort,
     Add,

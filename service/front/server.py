@@ -14,10 +14,10 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from service.allocation import KIB
 from service.front.connections import GuardedHttp
 from service.front.front import Front
 from service.front.sockets import MAX_MESSAGE_BYTES, WatchedWebSocket
-from service.memory import KIB
 from service.settings import Settings
 
 _SWITCH_S = 0.0005

@@ -383,6 +383,7 @@ def test_an_ended_painter_is_gone_without_a_collection() -> None:
                 with greeted(url) as painter:
                     painter.frame(1)
                     painter.result(1)
+                    assert not {id(one) for one in painters()} <= before, "nobody is counted"
             wait_until(lambda: {id(one) for one in painters()} <= before, 10)
         finally:
             gc.enable()

@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
+from service.allocation import bound_malloc
 from service.front.server import MAPPED_BYTES
 from service.jobs import Finished
 from service.logs import configure_logging
-from service.memory import bound_malloc
 from tests.fakes import FakeEngineClient
 from tests.servers import running_server
 

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from service.memory import KIB
+from service.allocation import KIB
 
 # Threads free pictures of growing sizes, each below something small that stays, as requests do.
 HOARD = """
 import random, sys, threading
-from service.memory import bound_malloc
+from service.allocation import bound_malloc
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -63,7 +63,7 @@ def test_the_operators_word_holds() -> None:
 
 FREEZE = """
 import asyncio, gc
-from service.memory import keep_tidy
+from service.allocation import keep_tidy
 
 keep_tidy()
 print(gc.get_freeze_count(), len(gc.get_objects()))
