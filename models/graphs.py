@@ -25,6 +25,11 @@ CUDA_BUCKETS = (1, 2, 4, 8, 16)
 _WARM_UP_CALLS = 3  # before a capture, so that libraries have chosen their algorithms
 
 
+def buckets_up_to(most: int, buckets: Sequence[int]) -> tuple[int, ...]:
+    """Return the buckets of a shape of which `most` rows share a forward: larger ones are cut."""
+    return tuple(sorted({min(bucket, most) for bucket in buckets}))
+
+
 def fit_bucket(num_rows: int, buckets: Sequence[int]) -> int:
     """Return the least bucket that holds the rows; the rows themselves where none does."""
     return min((bucket for bucket in buckets if bucket >= num_rows), default=num_rows)

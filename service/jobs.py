@@ -29,6 +29,21 @@ DEFAULT_MODEL = ""
 """The first checkpoint of the engine, by whatever name."""
 
 
+def step_work(height: int, width: int) -> float:
+    """Return the cost of one row's UNet step, in those of 512 x 512."""
+    return height * width / 512**2
+
+
+def rows_that_fit(max_batch: int, height: int, width: int, rows_per_row: int = 1) -> int:
+    """Return how many rows of `height` x `width` pixels share a forward: at least one.
+
+    `max_batch` is meant at 512 x 512, in rows of the UNet, of which a row takes `rows_per_row`.
+    Larger rows are fewer, by their area, so that a step costs no more whatever its shape is:
+    a newcomer waits for it. Smaller ones are no more than `max_batch`.
+    """
+    return max(1, int(max_batch / (rows_per_row * max(1.0, step_work(height, width)))))
+
+
 @dataclass(frozen=True)
 class GenerationParams:
     """One request in the field's words, every value decided.
@@ -56,7 +71,7 @@ class GenerationParams:
     @property
     def step_work(self) -> float:
         """The cost of one row's UNet step, in those of 512 x 512."""
-        return self.height * self.width / 512**2
+        return step_work(self.height, self.width)
 
     @property
     def work(self) -> float:

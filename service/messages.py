@@ -52,9 +52,10 @@ class Heartbeat:
 
     `phase` is loading, warming or serving. `num_jobs` are all that the engine knows of,
     `num_waiting` those without a slot, `num_running` rows in slots, of which `max_batch` share a
-    step at most. `step_running_s` is how long the running step has taken, `step_p99_s` what 99 of
-    100 take. The counts are since the start, see `EngineStats`; bytes are the device's, as torch
-    has them, and the process' own; `num_blocks` are the objects of its Python.
+    step at most, at 512 x 512. `step_running_s` is how long the running step has taken,
+    `step_p99_s` what 99 of 100 take. The counts are since the start, see `EngineStats`; bytes are
+    the device's, as torch has them, and the process' own; `num_blocks` are the objects of its
+    Python.
     """
 
     phase: str

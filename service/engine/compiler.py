@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from service.engine.warming import Shape
 
 _NICENESS = 10
-_SIZES = (1, 2)  # rows: one, and any number beyond, have a package each
+COMPILED_SIZES = (1, 2)
+"""Rows: one, and any number beyond, have a package each."""
+
 
 _log = structlog.get_logger(__name__)
 
@@ -61,7 +63,7 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     wanted = {}
     for pipeline in load_pipelines(settings).values():
         for height, width in shapes:
-            for size in _SIZES:
+            for size in COMPILED_SIZES:
                 for forward, inputs in pipeline.forwards(height, width, size):
                     path = package_path(folder, forward.name, forward.module, inputs)
                     wanted[path] = (forward.module, inputs)

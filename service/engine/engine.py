@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 import torch
 
-from models.graphs import fit_bucket
+from models.graphs import buckets_up_to, fit_bucket
 from models.lcm import (
     add_noise,
     lcm_step,
@@ -95,7 +95,7 @@ class Engine:
 
     @property
     def max_batch(self) -> int:
-        """Rows that share a step at most: fewer than at first where memory did not suffice."""
+        """Rows of 512 x 512 that share a step: fewer than at first if memory did not suffice."""
         return self._scheduler.max_batch
 
     def device_bytes(self) -> tuple[int, int]:
@@ -238,7 +238,8 @@ class Engine:
         started = self._clock()
         pipeline, table = self._pipeline(rows[0].job), self._tables[rows[0].key]
         # The last row stands in for the rows that a bucket lacks; what it makes there is left.
-        padding = 0 if in_fp32 else fit_bucket(len(rows), pipeline.buckets) - len(rows)
+        buckets = buckets_up_to(self._scheduler.most_rows(rows[0]), pipeline.buckets)
+        padding = 0 if in_fp32 else fit_bucket(len(rows), buckets) - len(rows)
         padded = [*rows, *[rows[-1]] * padding]
         inputs = table.gather(padded)
         self.stats.count_call(len(rows), padding)

@@ -21,7 +21,7 @@ from models.lora_files import local_lora, own_lora
 from models.memory import Footprint, free_host_bytes
 from models.pipeline import Pipeline
 from models.styles import Style, load_styles
-from service.engine.compiler import Compiler
+from service.engine.compiler import COMPILED_SIZES, Compiler
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.engine.warming import Warming
@@ -169,16 +169,16 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
     if settings.compile == "off":
         return None
     device, _ = _place(settings)
-    is_cuda, max_batch = torch.device(device).type == "cuda", _max_batch(settings, device)
-    sizes = tuple(size for size in CUDA_BUCKETS if size <= max_batch)
+    is_cuda = torch.device(device).type == "cuda"
     warming = Warming(
         folder=Path(settings.cache_dir),
-        sizes=sizes if is_cuda else (1, 2)[:max_batch],
+        sizes=CUDA_BUCKETS if is_cuda else COMPILED_SIZES,
+        max_batch=_max_batch(settings, device),
         start_compiler=partial(Compiler, settings),
         capturer=CudaGraphs() if is_cuda else None,
     )
     for pipeline in pipelines.values():
-        pipeline.buckets = sizes if is_cuda else ()
+        pipeline.buckets = CUDA_BUCKETS if is_cuda else ()
         for height, width in settings.hot_shapes:
             warming.add(pipeline, height, width)
     if settings.compile == "full":

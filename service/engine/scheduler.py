@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from service.errors import QueueFull
-from service.jobs import AUTOENCODER_STEPS
+from service.jobs import AUTOENCODER_STEPS, rows_that_fit
 from service.shares import Shares
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class _Entry:
 class Scheduler:
     """Callers take turns, and the rows of whoever is next decide the step; whoever fits joins it.
 
-    `max_batch` rows of the UNet at most share a forward; `max_waiting` jobs at most wait.
+    `max_batch` rows of the UNet at 512 x 512 at most share a forward, fewer of a larger shape;
+    `max_waiting` jobs at most wait.
     """
 
     def __init__(self, *, max_batch: int, max_waiting: int) -> None:
@@ -142,6 +143,11 @@ class Scheduler:
     def restart(self, row: Row) -> None:
         """Let a row that is done run its steps once more, in the slot that it still has."""
         row.step = 0
+
+    def most_rows(self, row: Row) -> int:
+        """Return how many rows like this one share a forward at most."""
+        params = row.job.params
+        return rows_that_fit(self.max_batch, params.height, params.width, row.rows_per_row)
 
     def lower_max_batch(self) -> None:
         """Halve the rows that share a forward, for as long as this scheduler lives."""
@@ -209,4 +215,4 @@ class Scheduler:
         alike = [row for row in rows if row.key == rows[0].key]
         if rows:
             self._shares.advance(rows[0].start)
-        return alike[: max(1, self.max_batch // alike[0].rows_per_row)] if alike else []
+        return alike[: self.most_rows(alike[0])] if alike else []

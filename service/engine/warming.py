@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 import torch
 
+from models.graphs import buckets_up_to
 from models.packages import load_package, package_path
+from service.jobs import rows_that_fit
 
 if TYPE_CHECKING:
     from models.graphs import Capturer, Forward
@@ -66,7 +68,8 @@ class Warming:
     """What is to be made ready, and how far it is. Belongs to the thread of the engine."""
 
     folder: Path
-    sizes: Sequence[int]  # numbers of rows that are run
+    sizes: Sequence[int]  # numbers of rows that are run, where so many share a forward
+    max_batch: int  # as many at 512 x 512, and fewer where the shape is large
     start_compiler: Callable[[Sequence[Shape]], CompilerProcess]
     capturer: Capturer | None = None
     clock: Callable[[], float] = time.monotonic
@@ -79,12 +82,13 @@ class Warming:
     _looked_at: float = float("-inf")
 
     def add(self, pipeline: Pipeline, height: int, width: int) -> None:
-        """Let a shape be made ready, if it is not yet, with all the numbers of rows."""
+        """Let a shape be made ready, if it is not yet, with all its numbers of rows."""
         shape = (height, width)
         if (id(pipeline), shape) in self._seen:
             return
         self._seen.add((id(pipeline), shape))
-        for size in self.sizes:
+        most = rows_that_fit(self.max_batch, height, width, pipeline.rows_per_row)
+        for size in buckets_up_to(most, self.sizes):
             forwards = tuple(pipeline.forwards(height, width, size))
             self._pending.append(_Target(shape, size, forwards))
             self.num_targets += 1

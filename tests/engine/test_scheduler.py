@@ -16,11 +16,18 @@ TINY = noise_image(8, 8)
 
 
 def job(
-    job_id: str, *, rows: int = 1, height: int = 512, timeout_s: float = 1000.0, caller: str = ""
+    job_id: str,
+    *,
+    rows: int = 1,
+    height: int = 512,
+    width: int = 512,
+    timeout_s: float = 1000.0,
+    caller: str = "",
 ) -> Job:
     return make_job(
         job_id,
         height=height,
+        width=width,
         seeds=tuple(range(rows)),
         image=TINY,
         timeout_s=timeout_s,
@@ -50,6 +57,39 @@ def test_another_shape_waits_for_the_older_rows_only() -> None:
     for row in scheduler.advance(first):
         scheduler.remove(row.job.id)
     assert [row.job.id for row in scheduler.schedule(0).running] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows_per_row", "expected"),
+    [
+        (512, 512, 1, 8),
+        (512, 640, 1, 6),
+        (640, 640, 1, 5),
+        (1024, 640, 1, 3),
+        (1024, 1024, 1, 2),
+        (512, 512, 2, 4),
+        (1024, 1024, 2, 1),
+        (256, 256, 1, 8),
+    ],
+)
+def test_a_forward_is_capped_by_its_work(
+    height: int, width: int, rows_per_row: int, expected: int
+) -> None:
+    """Eight rows are meant at 512 x 512: of larger shapes, or doubled, as many as cost the same."""
+    scheduler = Scheduler(max_batch=8, max_waiting=8)
+    large = job("a", rows=9, height=height, width=width)
+    scheduler.add(large, num_steps=99, now=0, rows_per_row=rows_per_row)
+    for _ in range(5):
+        rows = scheduler.schedule(0).running
+    assert len(rows) == expected
+
+
+def test_a_row_beyond_the_batch_s_work_runs_alone() -> None:
+    """However little is allowed, each row gets its steps."""
+    scheduler = Scheduler(max_batch=1, max_waiting=8)
+    large = job("a", rows=2, height=1024, width=1024)
+    scheduler.add(large, num_steps=4, now=0, rows_per_row=2)
+    assert len(scheduler.schedule(0).running) == 1
 
 
 def test_jobs_take_turns_at_slots_a_row_each() -> None:
@@ -188,7 +228,7 @@ def test_shares_are_equal_over_random_floods(seed: int) -> None:
         for row in scheduler.advance(batch.running):
             scheduler.remove(row.job.id)
         shares = [work[caller] for caller in heights]
-        largest = (4.4 + 3) * 1024 * 128 / 512**2
+        largest = (4.4 + 3) * 1024 * 512 / 512**2
         bound = (2 + scheduler.max_batch) * largest
         assert max(shares) - min(shares) <= bound, turn
 
@@ -198,6 +238,7 @@ def test_invariants_hold_over_random_lives(seed: int) -> None:
     """Whatever happens: slots are never shared or lost, batches fit, and everybody gets an end."""
     rng = random.Random(seed)
     life = _Life(Scheduler(max_batch=rng.choice([1, 2, 4, 8]), max_waiting=6))
+    rows_per_row = rng.choice([1, 2])  # of the checkpoint
     for turn in range(600):
         life.now += rng.random()
         if turn < 300 and rng.random() < 0.5:
@@ -206,10 +247,12 @@ def test_invariants_hold_over_random_lives(seed: int) -> None:
                     str(turn),
                     rows=rng.randint(1, 6),
                     height=rng.choice([512, 640, 1024]),
+                    width=rng.choice([128, 512, 1024]),
                     timeout_s=rng.choice([3.0, 1000.0]),
                     caller=rng.choice("abc"),
                 ),
                 num_steps=rng.randint(1, 5),
+                rows_per_row=rows_per_row,
             )
         if life.rows_left and rng.random() < 0.1:
             life.remove(rng.choice(sorted(life.rows_left)))
@@ -227,9 +270,9 @@ class _Life:
     now: float = 0.0
     rows_left: dict[str, set[int]] = field(default_factory=dict)
 
-    def add(self, new: Job, num_steps: int) -> None:
+    def add(self, new: Job, num_steps: int, rows_per_row: int) -> None:
         try:
-            self.scheduler.add(new, num_steps=num_steps, now=self.now)
+            self.scheduler.add(new, num_steps=num_steps, now=self.now, rows_per_row=rows_per_row)
         except QueueFull:
             assert self.scheduler.num_waiting == 6
         else:
@@ -245,6 +288,8 @@ class _Life:
             del self.rows_left[expired.id]
         rows = batch.running
         assert len(rows) <= self.scheduler.max_batch
+        work = sum(row.rows_per_row * row.job.params.step_work for row in rows)
+        assert len(rows) == 1 or work <= self.scheduler.max_batch
         assert len({row.key for row in rows}) <= 1
         assert len({row.slot for row in rows}) == len(rows)
         assert all(0 <= row.slot < self.scheduler.num_slots for row in rows)

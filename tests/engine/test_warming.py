@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models.graphs import CUDA_BUCKETS
 from models.packages import compile_package, package_path
 from models.pipeline import Pipeline
 from service.engine.engine import Engine
@@ -96,6 +97,30 @@ def test_padding_to_a_bucket_changes_no_picture(tiny_checkpoint: Path) -> None:
     assert_same(outcomes, tiny_checkpoint, jobs)
 
 
+def test_a_large_shape_has_fewer_buckets(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """What is made ready ends at the rows that share a forward, which fill a bucket of their own.
+
+    Of a row that guidance doubles there are half as many.
+    """
+
+    class Doubled(Pipeline):
+        rows_per_row = 2
+
+    def sizes(pipeline: Pipeline, height: int, width: int) -> list[int]:
+        warming = Warming(tmp_path, CUDA_BUCKETS, 8, Compilers())
+        warming.add(pipeline, height, width)
+        return [target.num_rows for target in warming._pending]
+
+    pipeline = load(tiny_checkpoint)
+    assert sizes(pipeline, 512, 512) == [1, 2, 4, 8]
+    assert sizes(pipeline, 640, 640) == [1, 2, 4, 5]
+    assert sizes(pipeline, 1024, 640) == [1, 2, 3]
+    assert sizes(pipeline, 1024, 1024) == [1, 2]
+    pipeline.__class__ = Doubled
+    assert sizes(pipeline, 512, 512) == [1, 2, 4]
+    assert sizes(pipeline, 1024, 1024) == [1]
+
+
 @pytest.mark.slow
 def test_join_and_leave_under_compiled_and_captured_forwards(
     kl_checkpoint: Path, tmp_path: Path
@@ -103,7 +128,7 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     """Compiled, captured by bucket and padded: equal pictures, and every call is a replay."""
     capturer, pipeline = RecordingCapturer(), load(kl_checkpoint)
     compilers = Compilers(compiled_here(pipeline, tmp_path))
-    warming = Warming(tmp_path, BUCKETS, compilers, capturer)
+    warming = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers, capturer)
     pipeline.buckets = BUCKETS
     warming.add(pipeline, SIDE, SIDE)
     warming.run()
@@ -114,7 +139,7 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     assert len(capturer.captured) == len(BUCKETS) + 2, "and encoder and decoder"
     assert all(captured.num_replays > 0 for captured in capturer.captured)
     assert capturer.threads == {threading.get_ident()}
-    again = Warming(tmp_path, BUCKETS, compilers)
+    again = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers)
     again.add(load(kl_checkpoint), SIDE, SIDE)
     again.run()
     assert again.num_warm == len(BUCKETS)
@@ -126,7 +151,7 @@ def test_a_shape_that_comes_later_is_asked_of_a_compiler(
 ) -> None:
     """It is served at once; one compiler runs at a time, and what it leaves out stays eager."""
     now, compilers, pipeline = 0.0, Compilers(), load(tiny_checkpoint)
-    warming = Warming(tmp_path, (1,), compilers, clock=lambda: now)
+    warming = Warming(tmp_path, (1,), MAX_BATCH, compilers, clock=lambda: now)
     engine = engine_of(pipeline, warming)
     compilers.is_over = False
     assert isinstance(run(engine, [make_job("first")])["first"], Finished)
@@ -148,7 +173,7 @@ def test_a_package_that_is_none_ends_nothing(tiny_checkpoint: Path, tmp_path: Pa
     pipeline = load(tiny_checkpoint)
     for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
         package_path(tmp_path, forward.name, forward.module, inputs).write_bytes(b"no package")
-    warming = Warming(tmp_path, (1,), Compilers())
+    warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers())
     warming.add(pipeline, SIDE, SIDE)
     job = make_job()
     assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
@@ -170,7 +195,7 @@ def test_a_package_that_does_not_equal_eager_is_not_used(
         "service.engine.warming.load_package",
         lambda _path, module: lambda *inputs: 2 * module(*inputs) + 500,
     )
-    warming = Warming(tmp_path, (1,), Compilers(leave_files))
+    warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers(leave_files))
     warming.add(pipeline, SIDE, SIDE)
     warming.run()
     assert not any(

@@ -44,7 +44,8 @@ def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warming:
     """All forwards of the tests' shape captured, and compiled before where asked."""
     pipeline.buckets = SIZES
     if compiles:
-        warming = Warming(folder, SIZES, Compilers(compiled_here(pipeline, folder)), CudaGraphs())
+        compilers = Compilers(compiled_here(pipeline, folder))
+        warming = Warming(folder, SIZES, MAX_BATCH, compilers, CudaGraphs())
         warming.add(pipeline, SIDE, SIDE)
         warming.run()
         assert warming.num_warm == len(SIZES)
@@ -54,7 +55,7 @@ def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warming:
         for size in reversed(SIZES):
             for forward, inputs in pipeline.forwards(SIDE, SIDE, size):
                 forward.capture(capturer, *inputs)
-    return Warming(folder, (), Compilers())
+    return Warming(folder, (), MAX_BATCH, Compilers())
 
 
 def test_a_captured_graph_replays_with_new_inputs() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.catalog import CheckpointError
-from models.graphs import Captured, Forward, RowFunction, fit_bucket
+from models.graphs import Captured, Forward, RowFunction, buckets_up_to, fit_bucket
 from models.packages import compile_package, load_package, package_path
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
@@ -85,6 +85,15 @@ def test_the_least_bucket_that_holds_the_rows() -> None:
     buckets = (1, 2, 4, 8)
     assert [fit_bucket(count, buckets) for count in (1, 2, 3, 4, 5, 9)] == [1, 2, 4, 4, 8, 9]
     assert fit_bucket(5, ()) == 5
+
+
+def test_buckets_end_at_the_most_rows_of_a_forward() -> None:
+    """A full batch is padded by no row, and no bucket is larger than a batch may be."""
+    assert buckets_up_to(8, (1, 2, 4, 8, 16)) == (1, 2, 4, 8)
+    assert buckets_up_to(5, (1, 2, 4, 8, 16)) == (1, 2, 4, 5)
+    assert buckets_up_to(1, (1, 2, 4)) == (1,)
+    assert buckets_up_to(32, (1, 2, 4)) == (1, 2, 4)
+    assert buckets_up_to(4, ()) == ()
 
 
 def test_captured_calls_copy_in_and_reuse_their_output() -> None:
