@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
 import json
 import socket
 import statistics
@@ -34,6 +33,7 @@ from rich.table import Table
 from benchmarks.conditions import conditions
 from benchmarks.drawing import Drawing, load_drawing
 from benchmarks.painters import LANES, Record, paint
+from benchmarks.rows import append_row
 from service.bench.report import percentile
 
 RESULTS = Path(__file__).parent / "results" / "canvas.csv"
@@ -141,16 +141,6 @@ def _model_of(url: str, key: str | None) -> dict[str, Any]:
     return {name: loaded[name] for name in ("id", "device", "dtype")}
 
 
-def _append(rows: list[dict[str, Any]], path: Path) -> None:
-    path.parent.mkdir(exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        if is_new:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(*_FIGURES)
     for row in rows:
@@ -188,7 +178,8 @@ def main() -> None:
     else:
         with our_server() as url:
             rows = run(url)
-    _append(rows, arguments.results)
+    for row in rows:
+        append_row(arguments.results, row)
     Console().print(_table(rows))
     print(json.dumps(rows))
 

@@ -24,8 +24,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.conditions import append_row, conditions
-from benchmarks.lanes import DiffusersLane, EngineLane, Lane, Place, make_job, mixed_jobs
+from benchmarks.conditions import conditions
+from benchmarks.lanes import DiffusersLane, EngineLane, Lane
+from benchmarks.place import Place
+from benchmarks.requests import make_job, mixed_jobs
+from benchmarks.rows import append_row
 from models.catalog import find_checkpoint
 from models.hub import local_folder
 from service.bench.report import percentile
@@ -111,13 +114,12 @@ def to_rows(
 
 
 def make_lanes(place: Place, max_batch: int, *, with_compiled: bool) -> list[Lane]:
-    mode = "full" if with_compiled else "off"
     lanes: list[Lane] = [DiffusersLane(place)]
     if with_compiled:
-        lanes.append(DiffusersLane(place, is_tuned=True))
-    lanes.append(EngineLane(place, max_batch=1, compile_mode=mode))
-    if max_batch > 1:
-        lanes.append(EngineLane(place, max_batch=max_batch, compile_mode=mode))
+        lanes.append(DiffusersLane(place, "diffusers, compiled", is_tuned=True))
+    for rows in dict.fromkeys((1, max_batch)):
+        name = f"ours, up to {rows} rows"
+        lanes.append(EngineLane(place, name, max_batch=rows, is_compiled=with_compiled))
     return lanes
 
 

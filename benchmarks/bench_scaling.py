@@ -30,7 +30,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.bench_service import run_json
-from benchmarks.conditions import append_row, conditions
+from benchmarks.conditions import conditions
+from benchmarks.rows import append_row
 
 _RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 _READY_S = 120.0

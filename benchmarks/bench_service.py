@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.conditions import append_row, conditions
+from benchmarks.conditions import conditions
+from benchmarks.rows import append_row
 from models.catalog import find_checkpoint
 from models.hub import local_folder
 from service.client import LocalEngineClient

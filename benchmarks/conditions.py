@@ -1,34 +1,61 @@
-"""What stands beside every number: the machine, the versions, the commit."""
+"""What stands beside every number: the machine, the versions, the code."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 _PACKAGES = ("torch", "diffusers", "pillow", "fastapi", "uvicorn")
+_ROOT = Path(__file__).parents[1]
+_CODE = ("models", "service", "benchmarks")
+_MEASURED = ":(exclude)benchmarks/results"  # a kept row leaves the code what it was
 
 
 def conditions() -> dict[str, str | int]:
     """Return the conditions of a run, to be committed beside its rows."""
     return {
-        "commit": _commit(),
+        "commit": code_version(),
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
         "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
     }
 
 
-def _commit() -> str:
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
+def code_version() -> str:
+    """Return the commit; where the code is another one, or none is known, its digest too."""
+    commit = _git("rev-parse", "--short", "HEAD") or "unknown"
+    is_clean = commit != "unknown" and not _git("status", "--porcelain", "--", ".", _MEASURED)
+    return commit if is_clean else f"{commit}-dirty-{_digest()}"
+
+
+def _git(*words: str) -> str:
+    try:
+        ended = subprocess.run(
+            ["git", *words], cwd=_ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # a machine that measures may have no git
+        return ""
+    return ended.stdout.strip()
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((_ROOT / folder).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _processor() -> str:
@@ -38,14 +65,3 @@ def _processor() -> str:
         return platform.processor()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Add a row to a committed table, which begins with a header."""
-    path.parent.mkdir(exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import append_row, conditions
+from benchmarks.conditions import conditions
+from benchmarks.rows import append_row
 from benchmarks.slopes import Slope, bound_mb_per_hour, has_grown, slope
 
 WARM_UP = 0.1

@@ -1,0 +1,49 @@
+"""Times of calls that take turns, so that a noisy moment meets all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from benchmarks.budget import Budget
+
+Call = Callable[[], object]
+
+LEAST_ROUNDS = 3
+"""Fewer tell nothing, and are not kept, unless no more were asked for."""
+
+
+def take_turns(
+    calls: Mapping[str, Call],
+    *,
+    rounds: int,
+    warm_ups: int,
+    budget: Budget,
+    synchronise: Callable[[], None] = lambda: None,
+    on_round: Callable[[], None] = lambda: None,
+) -> dict[str, list[float]]:
+    """Call each in turn, A-B-C-A-B-C, and return the seconds of its calls.
+
+    What is not timed in enough rounds before the budget is spent is left out, all of it: lanes
+    are compared within a round.
+    """
+    seen: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        for _ in range(warm_ups):
+            call()
+    for _ in range(rounds):
+        if budget.is_spent:
+            break
+        for name, call in calls.items():
+            seen[name].append(_seconds(call, synchronise))
+        on_round()
+    least = min(LEAST_ROUNDS, rounds)
+    return {name: seconds for name, seconds in seen.items() if len(seconds) >= least}
+
+
+def _seconds(call: Call, synchronise: Callable[[], None]) -> float:
+    synchronise()
+    started = time.perf_counter()
+    call()
+    synchronise()
+    return time.perf_counter() - started

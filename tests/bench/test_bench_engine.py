@@ -1,0 +1,73 @@
+"""The ladder and the batch sweep: on tiny checkpoints, with the smallest arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import batch_sweep, bench_engine, climb
+from benchmarks.ladder import RUNGS, most_telling_first, rungs_of
+from benchmarks.place import Place
+from benchmarks.rows import read_rows
+from tests.checkpoints import write_taesd
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], checkpoint: Path, results: Path, *words: str
+) -> dict[str, Any]:
+    """Run the benchmark in small; return its line of JSON."""
+    small = ["--sizes", "64", "--rounds", "2", "--batches", "1", "2", "--scale", "0.01",
+             "--rungs", "our loop", "channels-last"]  # fmt: skip
+    places = [f"--checkpoint={checkpoint}", f"--results={results}", f"--cache={results}"]
+    bench_engine.main([*places, *small, *words])
+    told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return told
+
+
+def test_it_measures_keeps_and_goes_on(
+    capsys: pytest.CaptureFixture[str], kl_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Without time nothing is measured; then all, with whole rows and plots; then nothing again."""
+    cut = run(capsys, kl_checkpoint, tmp_path, "--budget=0")
+    assert cut["rows"] == []
+    assert cut["left"] == [
+        *(f"{name} at 64, 4 steps" for name in ("diffusers", "our loop", "channels-last")),
+        "batch at 64",
+    ]
+    told = run(capsys, kl_checkpoint, tmp_path)
+    assert told["left"] == []
+    rungs, batches = (read_rows(tmp_path / f"{name}.csv") for name in ("engine", "batch"))
+    assert [row["rung"] for row in rungs] == ["diffusers", "our loop", "channels-last"]
+    assert [row["batch"] for row in batches] == ["1", "2"]
+    for rows, columns in ((rungs, climb.COLUMNS), (batches, batch_sweep.COLUMNS)):
+        wanted = {*columns, "card", "driver", "torch", "dtype", "threads", "commit"}
+        assert all(row[name] for row in rows for name in wanted)
+    assert {row["unet_calls"] for row in rungs} == {"4"}
+    assert rungs[0]["time_against_first"] == "1.0"
+    for name in ("engine.png", "batch.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert run(capsys, kl_checkpoint, tmp_path)["rows"] == []
+    anew = run(capsys, kl_checkpoint, tmp_path, "--batches", "--anew")
+    assert [row["rung"] for row in anew["rows"]] == ["diffusers", "our loop", "channels-last"]
+
+
+def test_each_rung_has_a_name_of_its_own() -> None:
+    """Rows are found again by the name of their rung."""
+    names = [rung.name for rung in RUNGS]
+    assert len(set(names)) == len(names)
+    with pytest.raises(ValueError, match="no rung is called stairs"):
+        rungs_of(Place(Path()), ["stairs"])
+
+
+def test_a_place_has_the_rungs_that_it_can_climb(kl_checkpoint: Path, tmp_path: Path) -> None:
+    """No CUDA graphs without CUDA, no TAESD without one; the ends of the ladder are told first."""
+    names = [rung.name for rung in rungs_of(Place(kl_checkpoint))]
+    assert names == ["diffusers", "our loop", "channels-last", "compiled"]
+    place = Place(kl_checkpoint, device="cuda", tiny=write_taesd(tmp_path))
+    rungs = most_telling_first(rungs_of(place))
+    assert [rung.name for rung in rungs] == [
+        "diffusers", "TAESD", "CUDA graphs", "compiled", "channels-last", "our loop",
+    ]  # fmt: skip
