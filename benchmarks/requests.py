@@ -18,6 +18,14 @@ _MIXED_STEPS = (4, 8, 12, 16)
 _MIXED_STRENGTHS = (0.5, 0.7, 1.0)
 _MIXED_GUIDANCES = (4.0, 8.0)
 
+_VARIED_STRENGTHS = (0.3, 0.6, 1.0)
+_VARIED_PROMPTS = (
+    "a red house in a meadow",
+    "a boat at sea under a yellow moon",
+    "two green trees on a hill",
+    "a white cloud",
+)
+
 
 def make_job(number: int, *, size: int = 512, steps: int = 4, strength: float = 0.6) -> Job:
     params = GenerationParams(
@@ -49,6 +57,20 @@ def mixed_jobs(count: int, size: int = 512) -> list[Job]:
             prompt=f"{_PROMPT} {number % 5}",
         )
         jobs.append(replace(job, params=params))
+    return jobs
+
+
+def varied_jobs(count: int, size: int = 512) -> list[Job]:
+    """Jobs that hold quality: short ones, each with a prompt, strength and seed of its own."""
+    jobs = []
+    for number in range(count):
+        strength = _VARIED_STRENGTHS[number % len(_VARIED_STRENGTHS)]
+        job = make_job(10 + number, size=size, steps=4 + 2 * (number % 2), strength=strength)
+        prompt = _VARIED_PROMPTS[number % len(_VARIED_PROMPTS)]
+        guidance = _MIXED_GUIDANCES[number // 2 % 2]
+        jobs.append(
+            replace(job, params=replace(job.params, prompt=prompt, guidance_scale=guidance))
+        )
     return jobs
 
 

@@ -1,0 +1,84 @@
+"""Quality against fp32 eager diffusers: measured, kept, and able to fail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks import ladder, quality
+from benchmarks.ladder import Rung
+from benchmarks.lanes import EngineLane
+from benchmarks.place import Place
+from benchmarks.rows import read_rows
+from service.jobs import Job, Pixels
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], kl_checkpoint: Path, tmp_path: Path) -> Run:
+    """Run the benchmark in small; return its line of JSON."""
+
+    def run(*words: str) -> dict[str, Any]:
+        places = [f"--checkpoint={kl_checkpoint}", f"--results={tmp_path}", f"--cache={tmp_path}"]
+        quality.main([*places, "--size=64", "--jobs=3", "--dtypes=bfloat16", *words])
+        told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return told
+
+    return run
+
+
+def test_every_way_is_as_good_as_its_dtype(run: Run, tmp_path: Path) -> None:
+    """Our loop, batched, padded and in bfloat16 pass; rows are whole, kept, and found again."""
+    assert run("--rungs=our loop", "--budget=0")["rows"] == []
+    assert run("--rungs=our loop")["left"] == []
+    rows = read_rows(tmp_path / "quality.csv")
+    assert [(row["way"], row["dtype"]) for row in rows] == [
+        ("diffusers", "float32"), ("our loop", "float32"), ("batched", "float32"),
+        ("padded", "float32"), ("batched", "bfloat16"),
+    ]  # fmt: skip
+    wanted = {*quality.COLUMNS, "jobs", "size", "card", "torch", "threads", "commit"}
+    assert all(row[name] for row in rows for name in wanted)
+    assert rows[0]["worst_db"] == "99.0"  # the reference itself, anew
+    assert float(rows[4]["worst_db"]) < float(rows[2]["worst_db"])  # 16 bits do show
+    assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
+    assert run("--rungs=our loop")["rows"] == []
+
+
+class Off(EngineLane):
+    """Pictures with a little too much noise in them."""
+
+    def picture(self, job: Job) -> Pixels:
+        noise = np.random.default_rng(0).integers(-4, 5, job.image.shape)
+        picture: Pixels = np.clip(super().picture(job) + noise, 0, 255).astype(np.uint8)
+        return picture
+
+
+def test_a_bad_rung_fails_the_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Noise that nobody sees is more than fp32 explains, also for the run that finds its row."""
+    bad = Rung("off", "noise", lambda place, size: Off(place, "off", size=size))
+    monkeypatch.setattr(ladder, "RUNGS", (ladder.RUNGS[0], bad))
+    for _ in range(2):  # the second run finds the row of the first
+        with pytest.raises(SystemExit, match="too far from the reference: off, float32"):
+            run()
+    rows = read_rows(tmp_path / "quality.csv")
+    assert [row["way"] for row in rows if row["passes"] == "False"] == ["off"]
+
+
+def test_psnr_is_of_the_mean_square() -> None:
+    """One level off everywhere is 48.13 dB; equal pictures have the most that is told."""
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    assert quality.psnr_db(grey + 1, grey) == pytest.approx(48.13, abs=0.01)
+    assert quality.psnr_db(grey, grey) == 99
+    place = Place(Path())
+    way = quality.Way("a way", place, lambda _: {})
+    row = quality.judge(way, {"a": grey + 1, "b": grey}, {"a": grey, "b": grey})
+    assert (row["passes"], row["most_levels"], row["share_of_values_off"]) == (True, 1, 0.5)
+    assert not quality.judge(way, {"a": grey + 2}, {"a": grey})["passes"]
