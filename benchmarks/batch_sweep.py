@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from benchmarks.budget import Budget
 from benchmarks.ceiling import Ceiling
-from benchmarks.lanes import EngineLane
+from benchmarks.engine_lane import EngineLane
 from benchmarks.place import Place
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_lines

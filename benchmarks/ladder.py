@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.lanes import DiffusersLane, EngineLane, PartedLane
+from benchmarks.engine_lane import EngineLane
+from benchmarks.lanes import DiffusersLane, PartedLane
 from benchmarks.place import Place
 
 

@@ -25,8 +25,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.budget import Budget
+from benchmarks.engine_lane import EngineLane
 from benchmarks.ladder import rungs_of
-from benchmarks.lanes import DiffusersLane, EngineLane, Lane
+from benchmarks.lanes import DiffusersLane, Lane
 from benchmarks.place import Place, add_arguments, place_of
 from benchmarks.requests import varied_jobs
 from benchmarks.rows import Results, Row

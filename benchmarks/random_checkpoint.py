@@ -4,7 +4,8 @@
     python -m benchmarks.random_checkpoint tiny FOLDER      the same layout, small, for a rehearsal
 
 Made on the machine that measures, so that nothing has to be downloaded. The UNet is that of a
-latent consistency model: Stable Diffusion 1.5's with a guidance embedding.
+latent consistency model: Stable Diffusion 1.5's with a guidance embedding. Beside the checkpoint's
+own autoencoder, in FOLDER/tiny, stands an `AutoencoderTiny` of TAESD's widths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
     LatentConsistencyModelImg2ImgPipeline,
     LCMScheduler,
     UNet2DConditionModel,
@@ -37,16 +39,17 @@ class Size:
     groups: int
     text: int
     text_layers: int
+    tiny: int  # of all layers of the AutoencoderTiny
 
 
 SIZES = {
-    "sd15": Size((320, 640, 1280, 1280), 8, (128, 256, 512, 512), 32, 768, 12),
-    "tiny": Size((32, 32, 64, 64), 4, (16, 16, 32, 32), 8, 32, 2),
+    "sd15": Size((320, 640, 1280, 1280), 8, (128, 256, 512, 512), 32, 768, 12, 64),
+    "tiny": Size((32, 32, 64, 64), 4, (16, 16, 32, 32), 8, 32, 2, 8),
 }
 
 
 def write(size: Size, folder: Path) -> None:
-    """Write the checkpoint in diffusers' layout, in fp16."""
+    """Write the checkpoint in diffusers' layout, and the small autoencoder, in fp16."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     parts = {
@@ -62,6 +65,9 @@ def write(size: Size, folder: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
+    widths = (size.tiny,) * 4
+    tiny = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    tiny.half().save_pretrained(folder / "tiny")
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks import ladder, quality
+from benchmarks.engine_lane import EngineLane
 from benchmarks.ladder import Rung
-from benchmarks.lanes import EngineLane
 from benchmarks.place import Place
 from benchmarks.rows import read_rows
 from service.jobs import Job, Pixels

@@ -1,0 +1,74 @@
+"""Lane E without one of its ideas, as others do it, and with pictures as files of a format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.engine_lane import EngineLane
+from service.front.images import Format, encode_image
+from service.jobs import Finished, Job, Pixels
+
+_CODEC_THREADS = 4
+
+
+class AlikeLane:
+    """Batching of requests: only those with equal steps, strength and guidance share UNet calls.
+
+    They begin together and end together, and whoever is of another kind waits for them.
+    """
+
+    def __init__(self, lane: EngineLane, name: str) -> None:
+        self.name = name
+        self.unet_calls = self.unet_rows = 0
+        self._lane = lane
+
+    def picture(self, job: Job) -> Pixels:
+        return self._lane.picture(job)
+
+    def run(self, jobs: Sequence[Job]) -> list[float]:
+        started, seconds = time.perf_counter(), []
+        self.unet_calls = self.unet_rows = 0
+        for alike in group_alike(jobs):
+            seconds += [time.perf_counter() - started for _ in self._lane.finished(alike)]
+            self.unet_calls += self._lane.unet_calls
+            self.unet_rows += self._lane.unet_rows
+        return seconds
+
+
+def group_alike(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs by what a batch of whole requests must have in common, as they came."""
+    groups: dict[tuple[float, ...], list[Job]] = {}
+    for job in jobs:
+        params = job.params
+        key = (params.num_inference_steps, params.strength, params.guidance_scale, params.height,
+               params.width)  # fmt: skip
+        groups.setdefault(key, []).append(job)
+    return list(groups.values())
+
+
+class EncodedLane:
+    """Pictures as files of a format, made by a pool of threads beside the engine, as in a front."""
+
+    def __init__(self, lane: EngineLane, name: str, output: Format) -> None:
+        self.name = name
+        self.unet_calls = self.unet_rows = 0
+        self._lane = lane
+        self._output: Format = output
+        self._pool = ThreadPoolExecutor(_CODEC_THREADS)
+
+    def picture(self, job: Job) -> Pixels:
+        return self._lane.picture(job)
+
+    def run(self, jobs: Sequence[Job]) -> list[float]:
+        started = time.perf_counter()
+
+        def encode(outcome: Finished) -> float:
+            encode_image(outcome.images[0], format=self._output)
+            return time.perf_counter() - started
+
+        encoded = [self._pool.submit(encode, outcome) for outcome in self._lane.finished(jobs)]
+        seconds = [future.result() for future in encoded]
+        self.unet_calls, self.unet_rows = self._lane.unet_calls, self._lane.unet_rows
+        return seconds
