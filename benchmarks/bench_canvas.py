@@ -15,17 +15,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -34,13 +27,13 @@ from benchmarks.conditions import conditions
 from benchmarks.drawing import Drawing, load_drawing
 from benchmarks.painters import LANES, Record, paint
 from benchmarks.rows import append_row
+from benchmarks.served import model_of, served
 from service.bench.report import percentile
 
 RESULTS = Path(__file__).parent / "results" / "canvas.csv"
 _APART_S = 0.37
 """What lies between the beginnings of two painters, lest all draw in step."""
 
-_START_S = 180.0
 _FIGURES = (
     "lane",
     "painters",
@@ -52,33 +45,6 @@ _FIGURES = (
     "replaced",
     "errors",
 )
-
-
-@contextmanager
-def our_server() -> Iterator[str]:
-    """Serve the bundled checkpoint in processes of its own; yield the address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("instant-refine")), "serve", "--port", str(port)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            _wait_until_ready(url)
-            yield url
-        finally:
-            process.terminate()
-
-
-def _wait_until_ready(url: str) -> None:
-    ends = time.monotonic() + _START_S
-    while time.monotonic() < ends:
-        time.sleep(0.2)
-        try:
-            if httpx.get(url + "/health/ready").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            continue
-    raise SystemExit("the server was not ready in time")
 
 
 async def run_painters(
@@ -134,13 +100,6 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in values.items()}
 
 
-def _model_of(url: str, key: str | None) -> dict[str, Any]:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    models = httpx.get(url + "/v1/models", headers=headers).raise_for_status().json()["models"]
-    [loaded] = [model for model in models if model["loaded"]]
-    return {name: loaded[name] for name in ("id", "device", "dtype")}
-
-
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(*_FIGURES)
     for row in rows:
@@ -170,14 +129,14 @@ def main() -> None:
     def run(url: str) -> list[dict[str, Any]]:
         rows = measure(url, arguments.key, drawing, arguments.painters, arguments.rounds)
         seconds = round(drawing.points[-1].at_ms / 1000, 1)
-        beside = {"seconds": seconds, **_model_of(url, arguments.key), **conditions()}
+        beside = {"seconds": seconds, **model_of(url, arguments.key), **conditions()}
         return [{**row, **beside} for row in rows]
 
     if arguments.url:
         rows = run(arguments.url)
     else:
-        with our_server() as url:
-            rows = run(url)
+        with served() as service:
+            rows = run(service.url)
     for row in rows:
         append_row(arguments.results, row)
     Console().print(_table(rows))

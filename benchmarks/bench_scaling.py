@@ -13,64 +13,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.bench_service import run_json
 from benchmarks.conditions import conditions
 from benchmarks.rows import append_row
+from benchmarks.served import run_json, served
 
 _RESULTS = Path(__file__).parent / "results" / "scaling.csv"
-_READY_S = 120.0
 _ON_RAY = {"REFINE_RAY": "local", "REFINE_RAY_CPUS_PER_ENGINE": "0.5", "REFINE_NUM_THREADS": "1"}
-
-
-@contextmanager
-def served(**settings: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Serve `pocket` with `REFINE_*` settings; yield the address and the front's process."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("instant-refine")), "serve", "--port", str(port)]
-    environment = {**os.environ, "REFINE_DTYPE": "float32", "REFINE_DEADLINE_S": "120", **settings}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_until_ready(url)
-            yield url, psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_until_ready(url: str) -> None:
-    ends = time.monotonic() + _READY_S
-    while time.monotonic() < ends:
-        time.sleep(0.2)
-        try:
-            content = httpx.get(url + "/health/ready").json()
-        except httpx.TransportError:
-            continue
-        if all(engine["state"] == "serving" for engine in content["engines"]):
-            return
-    raise TimeoutError("the service did not become ready")
 
 
 def lane(clients: int, seconds: float, **settings: str) -> dict[str, float]:
     """Return pictures a second, and core seconds a picture of the front and of the engines."""
-    with served(**settings) as (url, front):
+    with served({"REFINE_DTYPE": "float32", **settings}) as service:
+        url, front = service.url, service.front
         engines = front.children()  # on Ray: what of the cluster this process has started
         before = _core_s([front]), _core_s(engines)
         load = run_json(

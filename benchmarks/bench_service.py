@@ -1,185 +1,171 @@
-"""The service on this machine: what the front adds, and pictures a second against diffusers.
+"""The whole service: what its front costs, what it carries under load, how long a start takes.
 
-    python -m benchmarks.bench_service            (make bench)
+    python -m benchmarks.bench_service                            pocket on this machine's CPU
+    python -m benchmarks.bench_service --device cuda --compiled --checkpoint FOLDER
+    python -m benchmarks.bench_service --parts load --url http://gpu-box:8000
 
-Three measurements in one run, lanes interleaved A-B-A-B, on the bundled checkpoint in fp32:
-
-- front overhead: one client at 512, its time less what the engine accounts for, p50;
-- throughput: 8 clients of ours against 8 threads at one diffusers pipeline behind a lock;
-- the longest stall of the front's event loop while those 8 clients are served.
-
-Prints a table, appends rows to `benchmarks/results/service.csv`, and ends in a line of JSON.
+Parts, in this order: `front` (a CPU's alone, see `front_cost.py`; `results/service.csv`), `load`
+(closed loops of 1 to 32 users, and mixed requests at random moments at 25 to 110 % of capacity;
+`results/load.csv`), and `start` (to ready and to the first picture; `results/start.csv`). What has
+a row is left out. Draws a plot; ends in a line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
-import statistics
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import httpx
-import psutil
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from benchmarks import cold_start, front_cost, load_points
+from benchmarks.budget import Budget
+from benchmarks.cold_start import COMPILED, EAGER, left_of, measure_starts
 from benchmarks.conditions import conditions
-from benchmarks.rows import append_row
-from models.catalog import find_checkpoint
-from models.hub import local_folder
-from service.client import LocalEngineClient
-from service.front.app import create_app
-from service.front.server import create_server
-from service.settings import Settings
+from benchmarks.load_points import Loader, points
+from benchmarks.place import Place, add_arguments, place_of
+from benchmarks.rows import Results, Row
+from benchmarks.served import model_of, run_json, served
+from benchmarks.telling import draw_lines, print_json, print_table
+from service.bench.load import Target
+from service.logs import configure_logging
 
-_RESULTS = Path(__file__).parent / "results" / "service.csv"
-_PORT = 8099
-_LAG_PERIOD_S = 0.005
+PARTS = ("front", "load", "start")
+_FRONT_CLIENTS = 8
+_LIMIT_MS = {"cpu": 3000.0, "cuda": 300.0}
 
 
-class LagMonitor:
-    """The longest time for which an event loop did not come back to a timer, in milliseconds."""
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add_arguments(parser, budget_s=900)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--url", help="a server that runs already, for the load")
+    parser.add_argument("--key", default="", help="its key, if it wants one")
+    parser.add_argument("--users", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--shares", type=float, nargs="*", default=[0.25, 0.5, 0.75, 0.9, 1.1])
+    parser.add_argument("--capacity", type=float, default=0.0, help="pictures/s that shares are of")
+    parser.add_argument("--limit", type=float, default=0.0, help="ms; else 300, on a CPU 3000")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    parser.add_argument("--rounds", type=int, default=3, help="of the front's lanes")
+    parser.add_argument("--compiled", action="store_true", help="serve compiled; time such starts")
+    return parser.parse_args(words)
 
-    def __init__(self) -> None:
-        self.worst_ms = 0.0
 
-    async def run(self) -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(_LAG_PERIOD_S)
-            lag_ms = 1000 * (time.perf_counter() - before - _LAG_PERIOD_S)
-            self.worst_ms = max(self.worst_ms, lag_ms)
+def _settings(place: Place, arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the settings of the services that are started here."""
+    model = {f"REFINE_{name.upper()}": value for name, value in place.model().items()}
+    return {
+        **model,
+        "REFINE_DEVICE": place.device,
+        "REFINE_DTYPE": place.dtype_name,
+        "REFINE_COMPILE": "full" if arguments.compiled else "off",
+        "REFINE_CACHE_DIR": str(place.cache),
+        "REFINE_HOT_SHAPES": "512x512,640x640",
+        # All callers of a load are one, who may have as many waiting as there are.
+        "REFINE_QUEUE_SIZE": "1024",
+        "REFINE_QUEUE_PER_KEY": "1024",
+    }
 
 
 @contextmanager
-def our_server(monitor: LagMonitor) -> Iterator[str]:
-    """Serve the bundled checkpoint from this process, its loop watched; yield the address."""
-    settings = Settings(port=_PORT, dtype="float32", deadline_s=120)
-    app = create_app(settings, LocalEngineClient(settings.engines()[0]))
-    server = create_server(app, settings)
-
-    async def serve() -> None:
-        watcher = asyncio.create_task(monitor.run())
-        await server.serve()
-        watcher.cancel()
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{_PORT}"
-    try:
-        _wait_until_ready(url)
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join()
+def _server(place: Place, arguments: argparse.Namespace) -> Iterator[str]:
+    if arguments.url:
+        yield arguments.url.rstrip("/")
+        return
+    with served(_settings(place, arguments), ready_within_s=3600) as service:
+        yield service.url
 
 
-def _wait_until_ready(url: str) -> None:
-    while True:
-        time.sleep(0.2)
-        try:
-            if httpx.get(url + "/health/ready").status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            continue
+class Run:
+    """One run of the parts that were asked for, with the tables of their rows."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._place, self._budget = place_of(arguments), Budget(arguments.budget)
+        beside = self._place.conditions()
+        if arguments.url:
+            model = model_of(arguments.url, arguments.key or None)
+            beside = {"url": arguments.url, **model, **conditions()}
+        said = {"seconds": arguments.seconds, "is_compiled": arguments.compiled, **beside}
+        self.service = self._table("service", ("clients",), conditions())
+        self.load = self._table("load", load_points.KEY, said)
+        self.start = self._table("start", cold_start.KEY, beside)
+        limit_ms = arguments.limit or _LIMIT_MS[str(beside["device"]).split(":")[0]]
+        self._wanted = points(arguments.users, arguments.shares)
+        self._starts = (*EAGER, *COMPILED) if arguments.compiled else EAGER
+        self._loader = Loader(
+            Target("", key=arguments.key), self.load, arguments.seconds, limit_ms,
+            arguments.capacity,
+        )  # fmt: skip
+
+    def _table(self, name: str, key: tuple[str, ...], beside: Row) -> Results:
+        path = self._arguments.results / f"{name}.csv"
+        return Results(path, key, beside, anew=self._arguments.anew)
+
+    def left(self) -> dict[str, list[str]]:
+        """Return what has no row yet, by part."""
+        found = {
+            "front": []
+            if self._place.is_cuda or self.service.is_done(clients=_FRONT_CLIENTS)
+            else ["front"],
+            "load": [str(point) for point in self._loader.left(self._wanted)],
+            "start": [start.name for start in left_of(self._starts, self.start)],
+        }
+        return {part: names for part, names in found.items() if part in self._arguments.parts}
+
+    def measure(self, progress: Progress) -> None:
+        """Measure what is left, part by part, until the budget is spent."""
+        for part, names in self.left().items():
+            if names and not self._budget.is_spent:
+                getattr(self, f"_measure_{part}")(progress)
+
+    def _measure_front(self, progress: Progress) -> None:
+        task = progress.add_task("the front", total=1)
+        words = ["--rounds", str(self._arguments.rounds), "--clients", str(_FRONT_CLIENTS)]
+        figures = run_json("benchmarks.front_cost", *words)
+        said = {"clients": _FRONT_CLIENTS, "dtype": "float32", "shape": "512x512", "steps": 4}
+        self.service.add({**figures, **said})
+        progress.advance(task)
+
+    def _measure_load(self, progress: Progress) -> None:
+        with _server(self._place, self._arguments) as url:
+            loader = self._loader.at(url)
+            loader.warm_up()
+            loader.run(self._wanted, self._budget, progress)
+
+    def _measure_start(self, progress: Progress) -> None:
+        settings = _settings(self._place, self._arguments)
+        measure_starts(self._starts, settings, self.start, self._budget, progress)
 
 
-def run_json(*arguments: str) -> dict[str, Any]:
-    """Run a module of ours in a process of its own and read the JSON that it ends in."""
-    ended = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True
-    )
-    result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-    return result
+def _draw(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
+    """Draw latencies over the share of capacity."""
+    opened = [row for row in rows if row["loop"] == "open"]
+    opened.sort(key=lambda row: float(row["share"]))
+    if opened:
+        shares = [float(row["share"]) for row in opened]
+        lines = [
+            (name, shares, [float(row[f"{name}_ms"]) for row in opened])
+            for name in ("p50", "p95", "p99")
+        ]
+        draw_lines(arguments.results / "load.png", lines, ("share of capacity", "ms"))
 
 
-def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
-    """Run all lanes in turn; return the figures."""
-    folder = str(local_folder(find_checkpoint("pocket")))
-    load = ["--clients", str(clients), "--seconds", str(seconds)]
-    ours: list[float] = []
-    theirs: list[float] = []
-    overheads_ms: list[float] = []
-    stalls_ms: list[float] = []
-    our_latencies_ms: list[float] = []
-    their_latencies_ms: list[float] = []
-    engine_mib = 0.0
+def main(words: Sequence[str] | None = None) -> None:
+    arguments = _arguments(words)
+    run = Run(arguments)
     with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task("lanes", total=3 * rounds)
-        for _ in range(rounds):
-            peer = run_json("benchmarks.diffusers_lane", folder, *load)
-            theirs.append(len(peer["latencies_ms"]) / peer["seconds"])
-            their_latencies_ms += peer["latencies_ms"]
-            progress.advance(task)
-            monitor = LagMonitor()
-            with our_server(monitor) as url:
-                alone = run_json(
-                    "benchmarks.load", url, "--clients", "1", "--seconds", str(seconds)
-                )
-                overheads_ms += [whole - engine for whole, engine in alone["samples"]]
-                progress.advance(task)
-                monitor.worst_ms = 0.0
-                crowd = run_json("benchmarks.load", url, *load)
-                stalls_ms.append(monitor.worst_ms)
-                our_latencies_ms += [whole for whole, _ in crowd["samples"]]
-                engine_mib = max(engine_mib, _children_mib())
-            ours.append(len(crowd["samples"]) / crowd["seconds"])
-            progress.advance(task)
-    return {
-        "front_overhead_p50_ms": statistics.median(overheads_ms),
-        "ours_pictures_per_s": statistics.mean(ours),
-        "diffusers_pictures_per_s": statistics.mean(theirs),
-        "ratio": statistics.mean(ours) / statistics.mean(theirs),
-        "worst_loop_stall_ms": max(stalls_ms),
-        "ours_p50_ms": statistics.median(our_latencies_ms),
-        "ours_p99_ms": _p99(our_latencies_ms),
-        "diffusers_p50_ms": statistics.median(their_latencies_ms),
-        "diffusers_p99_ms": _p99(their_latencies_ms),
-        "engine_memory_mib": engine_mib,
-    }
-
-
-def _p99(samples: list[float]) -> float:
-    return sorted(samples)[min(len(samples) - 1, int(0.99 * len(samples)))]
-
-
-def _children_mib() -> float:
-    """Return the memory of our engine's process, the only child while lanes do not run."""
-    children = psutil.Process().children()
-    return max((child.memory_info().rss for child in children), default=0) / (1 << 20)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--clients", type=int, default=8)
-    arguments = parser.parse_args()
-    figures = measure(arguments.rounds, arguments.seconds, arguments.clients)
-    row = {
-        **{name: round(value, 2) for name, value in figures.items()},
-        "clients": arguments.clients,
-        "dtype": "float32",
-        "shape": "512x512",
-        "steps": 4,
-        **conditions(),
-    }
-    append_row(_RESULTS, row)
-    table = Table("figure", "value")
-    for name, value in row.items():
-        table.add_row(name, str(value))
-    Console().print(table)
-    print(json.dumps(row))
+        run.measure(progress)
+    print_table("the front", run.service.rows, front_cost.COLUMNS)
+    print_table("under load", run.load.rows, load_points.COLUMNS)
+    print_table("starts", run.start.rows, cold_start.COLUMNS)
+    _draw(arguments, run.load.rows)
+    tables = (run.service, run.load, run.start)
+    left = [name for names in run.left().values() for name in names]
+    print_json([row for table in tables for row in table.added], left)
 
 
 if __name__ == "__main__":
+    configure_logging("console")
     main()

@@ -34,7 +34,14 @@ def run(capsys: pytest.CaptureFixture[str], kl_checkpoint: Path, tmp_path: Path)
 
     def run(*words: str) -> dict[str, Any]:
         places = [f"--checkpoint={kl_checkpoint}", f"--results={tmp_path}", f"--cache={tmp_path}"]
-        small = [f"--size={SIDE}", "--users=3", "--rounds=2", "--frames=3", "--max-batch=4"]
+        small = [
+            f"--size={SIDE}",
+            "--users=3",
+            "--rounds=1",
+            "--warm-ups=0",
+            "--frames=3",
+            "--max-batch=4",
+        ]
         bench_peers.main([*places, f"--tiny={tiny}", *small, *words])
         told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return told
