@@ -47,7 +47,7 @@ class EngineLane:
         self.unet_calls = self.unet_rows = 0
         self._is_tiny = autoencoder == "tiny"
         self._engine = self._load(place, max_batch, size, is_compiled=is_compiled)
-        self.pipeline: Pipeline = next(iter(self._engine._pipelines.values()))  # noqa: SLF001 - a bench looks inside
+        self.pipeline: Pipeline = next(iter(self._engine.pipelines.values()))
         if is_compiled:
             self._make_ready(has_graphs=has_graphs)
         if not is_channels_last:
@@ -71,7 +71,7 @@ class EngineLane:
         return engine
 
     def _make_ready(self, *, has_graphs: bool) -> None:
-        warming = self._engine._warming  # noqa: SLF001 - as above
+        warming = self._engine._warming  # noqa: SLF001 - a bench looks inside
         if warming is None:
             raise RuntimeError(f"{self.name}: nothing is compiled")
         if not has_graphs:

@@ -1,6 +1,6 @@
 """What checkpoints take of a device's memory, told from headers and configs before any loads.
 
-Weights and adapters are counted; what a picture takes besides is an estimate: at its peak, in the
+Weights and adapters are counted; what pictures take besides is an estimate: at its peak, in the
 decoder's last block, there are three copies of the activation in full resolution that comes from
 the block before it, or five of its own.
 """
@@ -19,7 +19,7 @@ from models.layout import components, read_index, read_json, weights_name
 from models.weights import num_parameters
 
 LARGEST_SIDE = 1024
-"""Pixels on a side of the largest picture that is decoded at once; an upscale has tiles of 512."""
+"""Pixels on a side of the largest picture that is decoded; an upscale has tiles of 512."""
 
 _COPIES_BEFORE, _COPIES_OWN = 3.5, 5.5
 """3.0 and 5.0 as torch's allocator tells of decoders of 32 to 512 channels, and some to spare."""
@@ -34,7 +34,7 @@ class Need:
 
     weights_bytes: int
     adapters_bytes: int
-    working_bytes: int  # for one picture; checkpoints take turns
+    working_bytes: int  # for what is decoded at once; checkpoints take turns
     largest_module_bytes: int  # which passes through the host's memory on its way to a GPU
 
     @property
@@ -49,6 +49,7 @@ class Footprint:
 
     `parts` are those that stand in for its own, or beside it; an LCM-LoRA takes nothing once it
     is fused. `adapters` are the LoRA files of its styles, whose layers have `num_slots` places.
+    `num_pixels` are decoded at once, of one picture or several.
     """
 
     name: str  # as errors call it
@@ -56,6 +57,7 @@ class Footprint:
     parts: Mapping[str, Path] = field(default_factory=dict)
     adapters: Sequence[Path] = ()
     num_slots: int = 1
+    num_pixels: int = LARGEST_SIDE**2
 
     def need(self, dtype_bytes: int) -> Need:
         """Return what it takes in a dtype. Raises CheckpointError for a file that is not whole."""
@@ -75,6 +77,7 @@ class Footprint:
             working_bytes=_decoding_bytes(
                 read_json(modules["vae"] / "config.json"),
                 self._bytes_each("vae", dtype_bytes, is_sdxl="text_encoder_2" in modules),
+                self.num_pixels,
             ),
             largest_module_bytes=max(sizes.values()),
         )
@@ -128,10 +131,10 @@ def _num_factors(path: Path) -> int:
         return 0
 
 
-def _decoding_bytes(config: Mapping[str, Any], bytes_each: int) -> int:
-    """Return about what decoding the largest picture takes at its peak."""
+def _decoding_bytes(config: Mapping[str, Any], bytes_each: int, num_pixels: int) -> int:
+    """Return about what decoding so many pixels at once takes at its peak."""
     widths: list[int] = config.get("block_out_channels") or [64, 64]
     channels = max(_COPIES_OWN * widths[0], _COPIES_BEFORE * widths[min(1, len(widths) - 1)])
     if "decoder_block_out_channels" in config:  # an AutoencoderTiny, which keeps fewer copies
         channels = _COPIES_BEFORE * int(config["decoder_block_out_channels"][0])
-    return round(channels * LARGEST_SIDE**2) * bytes_each
+    return round(channels * num_pixels) * bytes_each

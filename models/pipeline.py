@@ -254,11 +254,17 @@ class Pipeline:
         return self.autoencoders[autoencoder].decode(latents, in_fp32=in_fp32)
 
     def forwards(
-        self, height: int, width: int, num_rows: int
+        self,
+        height: int,
+        width: int,
+        num_rows: int,
+        *,
+        encodes: bool = True,
+        decodes: bool = True,
     ) -> Iterator[tuple[Forward, tuple[torch.Tensor, ...]]]:
         """Yield what runs for rows of `height` x `width` pixels, each with an example's inputs.
 
-        Encoders and decoders are called with a row at a time.
+        `encodes` and `decodes` say whether so many rows are encoded and decoded at once, too.
         """
         latents = self._zeros(num_rows, *self.latent_shape(height, width))
         timesteps = torch.full((num_rows,), 999, device=self.device)
@@ -266,11 +272,12 @@ class Pipeline:
         rows = one.map(lambda part: part.expand(num_rows, *part.shape).contiguous())
         parts = (getattr(rows, name) for name in self._parts)
         yield self._denoising, (latents, timesteps, *parts)
-        if num_rows == 1:
-            pixels = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=self.device)
-            for autoencoder in self.autoencoders.values():
+        for autoencoder in self.autoencoders.values():
+            if encodes:
+                pixels = self._zeros(num_rows, height, width, 3).to(torch.uint8)
                 noise = (latents.float(),) if autoencoder.has_posterior else ()
                 yield autoencoder.encoding, (pixels, *noise)
+            if decodes:
                 yield autoencoder.decoding, (latents,)
 
     def _zeros(self, *shape: int) -> torch.Tensor:
@@ -313,8 +320,3 @@ def _added(conditioning: Conditioning, doubling: int) -> dict[str, torch.Tensor]
         "text_embeds": conditioning.pooled_embeds.flatten(0, 1),
         "time_ids": conditioning.time_ids.repeat_interleave(doubling, 0),
     }
-
-
-def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """Clamp and round float pixels to uint8; the shape stays."""
-    return pixels.clamp(0.0, 255.0).round().to(torch.uint8)

@@ -18,12 +18,12 @@ from models.graphs import CUDA_BUCKETS, CudaGraphs
 from models.hub import local_folder, local_parts, verify
 from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.lora_files import local_lora, own_lora
-from models.memory import Footprint, free_host_bytes
+from models.memory import LARGEST_SIDE, Footprint, free_host_bytes
 from models.pipeline import Pipeline
 from models.styles import Style, load_styles
 from service.engine.compiler import COMPILED_SIZES, Compiler
 from service.engine.engine import Engine
-from service.engine.scheduler import Scheduler
+from service.engine.scheduler import MAX_RETIREMENTS, Scheduler
 from service.engine.warming import Warming
 from service.messages import Ready
 from service.settings import EngineSettings
@@ -70,7 +70,8 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
         verify(checkpoint, hashes=settings.verify == "full")
     styles = load_styles(settings.styles)
     num_slots = 1 + max(NUM_SLOTS, _max_batch(settings, device))
-    _check_memory([_footprint(row, styles, num_slots) for row in found], device, dtype)
+    num_pixels = _decoded_pixels(_max_batch(settings, device))
+    _check_memory([_footprint(row, styles, num_slots, num_pixels) for row in found], device, dtype)
     for checkpoint in found:
         folder = local_folder(checkpoint)
         pipelines[checkpoint.name] = load_pipeline(
@@ -97,9 +98,9 @@ def _check_memory(footprints: Sequence[Footprint], device: str, dtype: torch.dty
     free_bytes = host_bytes if is_cpu else torch.cuda.mem_get_info(device)[0]
     if needed_bytes > free_bytes:
         raise CheckpointError(
-            f"{told} and about {working_bytes / 1e9:.2f} GB for a picture of 1024 x 1024 make "
+            f"{told} and about {working_bytes / 1e9:.2f} GB for the pictures of a step make "
             f"{needed_bytes / 1e9:.2f} GB in {dtype}, and {device} has {free_bytes / 1e9:.2f} GB "
-            "free: serve fewer checkpoints, or a smaller REFINE_DTYPE"
+            "free: serve fewer checkpoints, or a smaller REFINE_DTYPE or REFINE_MAX_BATCH"
         )
     passing_bytes = max(need.largest_module_bytes for need in needs.values())
     if not is_cpu and passing_bytes > host_bytes:
@@ -109,7 +110,15 @@ def _check_memory(footprints: Sequence[Footprint], device: str, dtype: torch.dty
         )
 
 
-def _footprint(checkpoint: Checkpoint, styles: Mapping[str, Style], num_slots: int) -> Footprint:
+def _decoded_pixels(max_batch: int) -> int:
+    """Return the most pixels that a step decodes: a batch's, or the largest pictures' it may."""
+    largest = LARGEST_SIDE**2
+    return max(largest, min(max_batch * 512**2, MAX_RETIREMENTS * largest))
+
+
+def _footprint(
+    checkpoint: Checkpoint, styles: Mapping[str, Style], num_slots: int, num_pixels: int
+) -> Footprint:
     folder = local_folder(checkpoint)
     return Footprint(
         checkpoint.name,
@@ -117,6 +126,7 @@ def _footprint(checkpoint: Checkpoint, styles: Mapping[str, Style], num_slots: i
         local_parts(checkpoint),
         adapters=[adapter.path for adapter in _adapters(folder, styles).values()],
         num_slots=num_slots,
+        num_pixels=num_pixels,
     )
 
 

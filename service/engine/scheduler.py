@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from service.errors import QueueFull
@@ -32,13 +33,19 @@ Key = tuple[str, int, int]
 MAX_ADMISSIONS = 2
 """Rows admitted before one step: each costs an encode, for which the rows in flight wait."""
 
+MAX_RETIREMENTS = 4
+"""Rows decoded in one step: each costs as three UNet steps, for which the rows in flight wait."""
+
 SPARE_SLOTS = 4
 """Slots beyond the batch, for callers who find it taken by others. Their rows wait step by step."""
 
 
 @dataclass(eq=False)
 class Row:
-    """One picture of a job in its slot. `step` of `num_steps` are done."""
+    """One picture of a job in its slot. `step` of `num_steps` are done.
+
+    A row that is done keeps its slot until it is released; once `is_leaving`, it is being decoded.
+    """
 
     job: Job
     index: int
@@ -47,6 +54,7 @@ class Row:
     rows_per_row: int = 1  # of the UNet: guidance may double them
     step: int = 0
     start: float = 0.0  # in its caller's share
+    is_leaving: bool = False
 
     @property
     def key(self) -> Key:
@@ -91,7 +99,8 @@ class Scheduler:
 
     def __init__(self, *, max_batch: int, max_waiting: int) -> None:
         self.max_batch = max_batch
-        self.num_slots = max_batch + SPARE_SLOTS
+        # Rows that are done wait for their pictures in slots of their own, a batch of them.
+        self.num_slots = 2 * max_batch + SPARE_SLOTS
         self._max_waiting = max_waiting
         self._num_usual_slots = max_batch
         self._entries: dict[str, _Entry] = {}
@@ -142,7 +151,7 @@ class Scheduler:
 
     def restart(self, row: Row) -> None:
         """Let a row that is done run its steps once more, in the slot that it still has."""
-        row.step = 0
+        row.step, row.is_leaving = 0, False
 
     def most_rows(self, row: Row) -> int:
         """Return how many rows like this one share a forward at most."""
@@ -165,6 +174,16 @@ class Scheduler:
             row.step += 1
         return [row for row in rows if row.is_done]
 
+    def retire(self) -> list[Row]:
+        """Take rows that are done and may be decoded in this step; the others have the next one."""
+        done = [row for row in self._rows.values() if row.is_done and not row.is_leaving]
+        works = accumulate(max(1.0, row.job.params.step_work) for row in done)
+        num_fitting = sum(work <= self.max_batch for work in works)
+        leaving = done[: min(MAX_RETIREMENTS, max(1, num_fitting))]
+        for row in leaving:
+            row.is_leaving = True
+        return leaving
+
     def _expire(self, now: float) -> list[Job]:
         expired = [entry.job for entry in self._entries.values() if entry.deadline <= now]
         for job in expired:
@@ -185,8 +204,11 @@ class Scheduler:
         waiting: dict[str, str] = {}  # the first job of each caller
         for job_id in self._turns:
             waiting.setdefault(self._entries[job_id].job.caller, job_id)
-        if len(self._rows) >= self._num_usual_slots:
-            served = {row.job.caller for row in self._rows.values()}
+        unfinished = [row for row in self._rows.values() if not row.is_done]
+        if len(unfinished) >= self._num_usual_slots + SPARE_SLOTS:
+            return None
+        if len(unfinished) >= self._num_usual_slots:
+            served = {row.job.caller for row in unfinished}
             waiting = {caller: job for caller, job in waiting.items() if caller not in served}
         for caller in self._shares.in_turn(waiting):
             self._turns.remove(waiting[caller])

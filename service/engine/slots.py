@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.pipeline import Conditioning
-    from service.engine.scheduler import Row
+    from service.engine.scheduler import Key, Row
 
 MAX_STEPS = 16
 """The most steps that a row may run: the bound of the API."""
@@ -112,9 +112,36 @@ class SlotTable:
             conditioning=self.conditioning.map(lambda table: table[slots]),
         )
 
+    def gather_latents(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Return a copy of the rows' latents [B, C, h, w]."""
+        return self.latents[self._index([row.slot for row in rows])]
+
     def scatter(self, rows: Sequence[Row], latents: torch.Tensor) -> None:
         """Put the rows' next latents [B, C, h, w] into their slots."""
         self.latents[self._index([row.slot for row in rows])] = latents
 
     def _index(self, values: list[int]) -> torch.Tensor:
         return torch.tensor(values, device=self.latents.device)
+
+
+class SlotTables:
+    """The table of each key, made when its first row comes."""
+
+    def __init__(self, num_slots: int) -> None:
+        self._num_slots = num_slots
+        self._tables: dict[Key, SlotTable] = {}
+
+    def __getitem__(self, key: Key) -> SlotTable:
+        return self._tables[key]
+
+    def of(self, row: Row, like: RowInputs) -> SlotTable:
+        """Return the table of a row, which `like` is what it needs."""
+        if row.key not in self._tables:
+            self._tables[row.key] = SlotTable(like, num_slots=self._num_slots)
+        return self._tables[row.key]
+
+    def poison(self, slots: Sequence[int]) -> None:
+        """Fill freed slots with NaN in all tables."""
+        for table in self._tables.values():
+            for slot in slots:
+                table.poison(slot)

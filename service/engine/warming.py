@@ -18,6 +18,7 @@ import torch
 
 from models.graphs import buckets_up_to
 from models.packages import load_package, package_path
+from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
 from service.jobs import rows_that_fit
 
 if TYPE_CHECKING:
@@ -89,8 +90,14 @@ class Warming:
         self._seen.add((id(pipeline), shape))
         most = rows_that_fit(self.max_batch, height, width, pipeline.rows_per_row)
         for size in buckets_up_to(most, self.sizes):
-            forwards = tuple(pipeline.forwards(height, width, size))
-            self._pending.append(_Target(shape, size, forwards))
+            forwards = pipeline.forwards(
+                height,
+                width,
+                size,
+                encodes=size <= MAX_ADMISSIONS,
+                decodes=size <= MAX_RETIREMENTS,
+            )
+            self._pending.append(_Target(shape, size, tuple(forwards)))
             self.num_targets += 1
 
     def advance(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.engine.scheduler import MAX_ADMISSIONS, Scheduler
+from service.engine.scheduler import MAX_ADMISSIONS, Row, Scheduler
 from service.errors import QueueFull
 from service.jobs import Job
 from tests.engine.runs import make_job, noise_image
@@ -191,6 +191,45 @@ def _run_step(scheduler: Scheduler) -> set[str]:
     return {row.job.id for row in done}
 
 
+def test_rows_that_are_done_take_nobody_s_slot() -> None:
+    """While eight pictures are on their way, eight more rows run; a row is retired once."""
+    scheduler = Scheduler(max_batch=8, max_waiting=64)
+    scheduler.add(job("a", rows=16), num_steps=4, now=0)
+    while not (done := scheduler.advance(scheduler.schedule(0).running)):
+        pass
+    leaving = []
+    for _ in range(8):
+        leaving += scheduler.retire()
+        done += scheduler.advance(scheduler.schedule(0).running)
+    assert len({row.index for row in leaving}) == len(leaving)
+    assert set(leaving) <= set(done)
+    assert len(done) == 16
+    assert scheduler.num_running == 16, "none was released"
+
+
+@pytest.mark.parametrize(("side", "expected"), [(512, 4), (640, 4), (1024, 2)])
+def test_a_step_waits_for_few_decodes(side: int, expected: int) -> None:
+    """However many rows are done at once, four are decoded, of large ones a batch's work."""
+    scheduler = Scheduler(max_batch=8, max_waiting=8)
+    scheduler.add(job("a", rows=8, height=side, width=side), num_steps=1, now=0)
+    for _ in range(8):
+        scheduler.advance(scheduler.schedule(0).running)
+    assert len(scheduler.retire()) == expected
+
+
+def test_a_row_that_is_run_again_is_retired_again() -> None:
+    """It has the slot that it had, and its steps once more."""
+    scheduler = Scheduler(max_batch=1, max_waiting=8)
+    scheduler.add(job("a"), num_steps=1, now=0)
+    scheduler.advance(scheduler.schedule(0).running)
+    (row,) = scheduler.retire()
+    assert scheduler.retire() == []
+    scheduler.restart(row)
+    assert scheduler.retire() == []
+    assert scheduler.advance(scheduler.schedule(0).running) == [row]
+    assert scheduler.retire() == [row]
+
+
 def test_a_batch_that_was_too_large_is_halved_for_good() -> None:
     """After the device has run out of memory fewer rows share a step, and all still run."""
     scheduler = Scheduler(max_batch=4, max_waiting=8)
@@ -256,7 +295,7 @@ def test_invariants_hold_over_random_lives(seed: int) -> None:
             )
         if life.rows_left and rng.random() < 0.1:
             life.remove(rng.choice(sorted(life.rows_left)))
-        life.step()
+        life.step(arrives=rng.random() < 0.7)
     assert not life.rows_left
     assert not life.scheduler.has_work()
     assert life.scheduler.num_running == life.scheduler.num_waiting == 0
@@ -269,6 +308,7 @@ class _Life:
     scheduler: Scheduler
     now: float = 0.0
     rows_left: dict[str, set[int]] = field(default_factory=dict)
+    leaving: list[Row] = field(default_factory=list)  # their pictures are on their way
 
     def add(self, new: Job, num_steps: int, rows_per_row: int) -> None:
         try:
@@ -281,11 +321,14 @@ class _Life:
     def remove(self, job_id: str) -> None:
         assert self.scheduler.remove(job_id)
         del self.rows_left[job_id]
+        self.leaving = [row for row in self.leaving if row.job.id != job_id]
 
-    def step(self) -> None:
+    def step(self, *, arrives: bool) -> None:
+        """Take a step; with `arrives` the pictures of the one before come."""
         batch = self.scheduler.schedule(self.now)
         for expired in batch.expired:
             del self.rows_left[expired.id]
+            self.leaving = [row for row in self.leaving if row.job.id != expired.id]
         rows = batch.running
         assert len(rows) <= self.scheduler.max_batch
         work = sum(row.rows_per_row * row.job.params.step_work for row in rows)
@@ -294,11 +337,20 @@ class _Life:
         assert len({row.slot for row in rows}) == len(rows)
         assert all(0 <= row.slot < self.scheduler.num_slots for row in rows)
         assert len(batch.admitted) <= MAX_ADMISSIONS
-        assert rows or not self.scheduler.has_work(), "work waits, and nothing runs"
-        for row in self.scheduler.advance(rows):
+        assert not any(row.is_done for row in rows)
+        came, self.leaving = (self.leaving, []) if arrives else ([], self.leaving)
+        self.scheduler.advance(rows)
+        left = self.scheduler.retire()
+        assert rows or left or self.leaving or came or not self.scheduler.has_work(), "nothing runs"
+        assert not set(left) & {*came, *self.leaving}, "a row is retired once"
+        self.leaving += left
+        self._release(came)
+        taken = self.scheduler.num_running + len(self.scheduler.free_slots)
+        assert taken == self.scheduler.num_slots
+
+    def _release(self, rows: list[Row]) -> None:
+        for row in rows:
             self.rows_left[row.job.id].remove(row.index)  # each row ends once, and is known
             self.scheduler.release(row)
             if not self.rows_left[row.job.id]:
                 self.remove(row.job.id)
-        taken = self.scheduler.num_running + len(self.scheduler.free_slots)
-        assert taken == self.scheduler.num_slots

@@ -178,7 +178,7 @@ def test_a_package_reads_adapters_in_place(tiny_checkpoint: Path, tmp_path: Path
         adapters=adapters,
         is_compiled=True,
     )
-    ((forward, given),) = pipeline.forwards(64, 64, 2)
+    ((forward, given),) = pipeline.forwards(64, 64, 2, encodes=False, decodes=False)
     path = package_path(tmp_path / "packages", forward.name, forward.module, given)
     compile_package(forward.module, given, path)
     run = load_package(path, forward.module)

@@ -140,6 +140,15 @@ def test_decoding_the_largest_picture_stays_within_the_estimate(
         assert 0.4 < taken / estimated < 1
 
 
+def test_a_batch_of_pictures_counts_as_what_it_decodes_at_once(tiny_checkpoint: Path) -> None:
+    """Eight rows of 512 x 512 are two of the largest; more than four of those share no call."""
+    assert [loading._decoded_pixels(size) / 1024**2 for size in (1, 4, 8, 64)] == [1, 1, 2, 4]
+    one, two = (
+        Footprint("x", tiny_checkpoint, num_pixels=count * 1024**2).need(4) for count in (1, 2)
+    )
+    assert two.working_bytes == 2 * one.working_bytes
+
+
 CGROUPS = {
     "v2": ({"memory.max": "5000", "memory.current": "4000"}, "memory.stat", "inactive_file"),
     "v1": (

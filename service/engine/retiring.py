@@ -1,0 +1,137 @@
+"""How a row goes out: its latents are decoded, and a job with all its pictures is finished."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from models.pictures import pack, unpack
+from service.engine.faults import NotFinite
+from service.jobs import Finished, StageTimes
+
+if TYPE_CHECKING:
+    from models.pictures import Picture
+    from service.engine.admitting import Admitter
+    from service.engine.checkpoints import Checkpoints
+    from service.engine.scheduler import Row, Scheduler
+    from service.engine.slots import SlotTables
+    from service.engine.states import States
+    from service.engine.stats import EngineStats
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Rows that were decoded in one call, and their pictures on the host; see `pack`."""
+
+    rows: Sequence[Row]
+    packed: torch.Tensor  # [B, H * W * 3 + 2]
+    in_fp32: bool
+
+
+class Retirer:
+    """Decodes rows that are done; those alike in one call.
+
+    A row keeps its slot until its picture is there, since it may have to be run again: where 16
+    bits did not suffice for the picture the autoencoder is run in fp32, for the latents the row.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        states: States,
+        tables: SlotTables,
+        *,
+        scheduler: Scheduler,
+        stats: EngineStats,
+        admitter: Admitter,
+    ) -> None:
+        self._checkpoints = checkpoints
+        self._states = states
+        self._tables = tables
+        self._scheduler = scheduler
+        self._stats = stats
+        self._admitter = admitter
+        self._decoded: deque[Decoded] = deque()
+
+    def retire(self, rows: Sequence[Row]) -> None:
+        """Give the rows' slots back for their pictures. What is no picture fails alone."""
+        for batch in self._checkpoints.alike(self._states.alive(rows)):
+            self._states.together(batch, self._decode)
+        while self._decoded:
+            self._collect(self._decoded.popleft())
+
+    def _decode(self, rows: Sequence[Row], *, in_fp32: bool = False) -> None:
+        job, table = rows[0].job, self._tables[rows[0].key]
+        pipeline, kind = self._checkpoints.pipeline(job), self._checkpoints.autoencoder(job)
+        padded = rows if in_fp32 else self._checkpoints.padded(rows)
+        with self._states.timed(rows, "vae_ms"):
+            latents = table.gather_latents(padded)  # [B, C, h, w]
+            pixels = pipeline.decode_latents(latents, kind, in_fp32=in_fp32)  # [B, H, W, 3]
+            packed = pack(latents[: len(rows)], pixels[: len(rows)]).cpu()
+        self._decoded.append(Decoded(rows, packed, in_fp32))
+
+    def _collect(self, decoded: Decoded) -> None:
+        for row, packed in zip(decoded.rows, decoded.packed, strict=True):
+            picture = unpack(packed, row.job.params.height, row.job.params.width)
+            for alive in self._states.each_alive([row]):
+                work = partial(self._take, alive, picture, in_fp32=decoded.in_fp32)
+                self._states.failing_alone(row.job, work)
+
+    def _take(self, row: Row, picture: Picture, *, in_fp32: bool) -> None:
+        """Take a row's picture, or run again in fp32 what has overflowed 16 bits.
+
+        Raises NotFinite when that does not help either.
+        """
+        pipeline = self._checkpoints.pipeline(row.job)
+        if picture.has_latents and picture.has_pixels:
+            self._leave(row, picture.pixels)
+        elif in_fp32 or pipeline.dtype == torch.float32:
+            raise self._not_finite()
+        elif picture.has_latents:
+            self._stats.num_fp32_retries += 1
+            self._decode([row], in_fp32=True)
+        else:
+            self._begin_in_fp32(row)
+
+    def _begin_in_fp32(self, row: Row) -> None:
+        """Encode a row again and let it run its steps once more, all of that in fp32."""
+        state = self._states[row]
+        if row.index in state.rows_in_fp32:
+            raise self._not_finite()
+        self._stats.num_fp32_retries += 1
+        state.rows_in_fp32.add(row.index)
+        state.num_steps_done -= row.num_steps
+        self._admitter.begin_in_fp32(row)
+        self._scheduler.restart(row)
+
+    def _not_finite(self) -> NotFinite:
+        self._stats.num_not_finite += 1
+        return NotFinite("neither latents nor pixels of a row may be NaN, infinite or all equal")
+
+    def _leave(self, row: Row, pixels: torch.Tensor) -> None:
+        """Give a row's slot back for its picture, uint8 [H, W, 3]."""
+        state = self._states[row]
+        state.images[row.index] = pixels
+        self._scheduler.release(row)
+        if len(state.images) == row.job.num_rows:
+            self._states.end(self._finished(row))
+
+    def _finished(self, row: Row) -> Finished:
+        state, pipeline = self._states[row], self._checkpoints.pipeline(row.job)
+        images = torch.stack([state.images[index] for index in range(row.job.num_rows)])
+        return Finished(
+            row.job.id,
+            images.numpy(),
+            num_steps_run=row.num_steps,
+            num_tokens_dropped=state.prompt.dropped if state.prompt else 0,
+            times=StageTimes(**state.times_ms),
+            device_ms=state.device_ms,
+            autoencoder=self._checkpoints.autoencoder(row.job),
+            guidance_scale=pipeline.used_guidance(row.job.params.guidance_scale),
+            reads_negative_prompt=pipeline.rows_per_row > 1,
+        )
