@@ -10,7 +10,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
 
-.PHONY: install dev serve check format test test-slow browser bench bench-gpu soak docs lock audit sbom image-size train-pocket clean
+.PHONY: install dev serve check format test test-slow browser bench bench-gpu test-gpu soak docs lock audit sbom image-size train-pocket clean
 
 install: $(INSTALLED)  ## .venv with instant-refine in it
 dev: $(DEVELOPED)  ## the same with what checks and tests need
@@ -48,17 +48,17 @@ browser:  ## Debian's Chromium, for the tests of the page, where it is missing a
 	@command -v chromium >/dev/null || (apt-get update && apt-get install --yes --no-install-recommends chromium) \
 	  || echo "no Chromium: the tests of the page will be skipped"
 
-bench: $(DEVELOPED)  ## what this machine can measure; takes minutes, and wants the machine alone
-	$(BIN)/python -m benchmarks.bench_service
-	$(BIN)/python -m benchmarks.bench_peers
-	$(BIN)/python -m benchmarks.bench_scaling
-	$(BIN)/python -m benchmarks.bench_canvas
+BUDGET ?= 3600
+BENCH_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-bench-gpu: $(DEVELOPED)  ## the GPU's tests, then the lanes with full-size random weights, compiled
-	$(BIN)/python -m pytest tests/gpu
-	test -d .bench-cache/sd15 || $(BIN)/python -m benchmarks.random_checkpoint sd15 .bench-cache/sd15
-	$(BIN)/python -m benchmarks.bench_peers --device cuda --dtype float16 --compiled \
-	  --checkpoint .bench-cache/sd15 --rounds 50 --users 16 --max-batch 16 --budget 240
+bench: $(DEVELOPED)  ## what this machine can measure, BUDGET=3600 seconds of it; wants it alone
+	$(BIN)/python -m benchmarks.suite --budget $(BUDGET)
+
+bench-gpu:  ## the same on CUDA with full-size random weights; from a bare checkout, without network
+	PYTHONPATH=$(CURDIR) $(BENCH_PYTHON) -m benchmarks.suite --device cuda --budget $(BUDGET)
+
+test-gpu:  ## the tests that need CUDA; from a bare checkout, too
+	PYTHONPATH=$(CURDIR) $(BENCH_PYTHON) -m pytest tests/gpu
 
 SECONDS ?= 1800
 

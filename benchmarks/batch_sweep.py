@@ -51,7 +51,7 @@ class Sweep:
             synchronise=self.place.synchronise, on_round=lambda: progress.advance(task),
         )  # fmt: skip
         work = count_work(self.place, size, size)["unet"]
-        for batch in left if seen else []:
+        for batch in left:
             self.results.add(self._row(size, batch, seen, work))
 
     def _lane(self, size: int, max_batch: int) -> EngineLane:

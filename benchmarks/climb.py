@@ -95,8 +95,6 @@ class Climb:
             calls, rounds=self.rounds, warm_ups=self.warm_ups, budget=budget,
             synchronise=self.place.synchronise, on_round=lambda: progress.advance(task),
         )  # fmt: skip
-        if not seen:
-            return
         left = self.left(workload)
         for rung in self.rungs:
             if rung.name in lanes and rung.name in left:

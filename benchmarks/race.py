@@ -97,10 +97,9 @@ class Race:
         check_equal(list(lanes.values()), self._probe(), str(self.team.place.dtype)[6:])
         is_stream = to_rows is stream_rows
         times = self._time(lanes, budget, progress, is_stream=is_stream)
-        if times:
-            for row in to_rows([one for one in wanted if one.letter in times], times):
-                if row["lane"] in left:
-                    results.add(row)
+        for row in to_rows([one for one in wanted if one.letter in times], times):
+            if row["lane"] in left:
+                results.add(row)
 
     def _load(
         self, contenders: Sequence[Contender], budget: Budget, progress: Progress
@@ -132,11 +131,11 @@ class Race:
             call()
         for one in times.values():
             one.forget()
-        seen = take_turns(
+        take_turns(
             calls, rounds=self.rounds, warm_ups=0, budget=budget,
             synchronise=self.team.place.synchronise, on_round=lambda: progress.advance(task),
         )  # fmt: skip
-        return times if seen else {}
+        return times
 
     def _alone(self, lane: Lane, times: Times) -> Call:
         job = make_job(3, size=self.team.size, steps=self.steps)

@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import psutil
 
+_ROOT = Path(__file__).parents[1]
+_SERVE = "from service.cli import main; main()"  # the command itself, where none is installed
 _LOOK_S = 0.05
 _READY_S = 120.0
 
@@ -39,8 +41,11 @@ def served(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("instant-refine")), "serve", "--port", str(port)]
-    environment = {**os.environ, "REFINE_DEADLINE_S": "120", **(settings or {})}
+    command = [sys.executable, "-c", _SERVE, "serve", "--port", str(port)]
+    # From a checkout that is not installed, too: an engine looks into no current folder.
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    ours = {"PYTHONPATH": path, "REFINE_DEADLINE_S": "120"}
+    environment = {**os.environ, **ours, **(settings or {})}
     started = time.monotonic()
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         try:

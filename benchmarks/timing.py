@@ -10,7 +10,7 @@ from benchmarks.budget import Budget
 Call = Callable[[], object]
 
 LEAST_ROUNDS = 3
-"""Fewer tell nothing, and are not kept, unless no more were asked for."""
+"""Fewer tell nothing. What is loaded and warm runs so often in any case, unless less was asked."""
 
 
 def take_turns(
@@ -24,21 +24,20 @@ def take_turns(
 ) -> dict[str, list[float]]:
     """Call each in turn, A-B-C-A-B-C, and return the seconds of its calls.
 
-    What is not timed in enough rounds before the budget is spent is left out, all of it: lanes
-    are compared within a round.
+    The budget ends it between two rounds, but not before there are enough to tell anything:
+    loading took longer than these.
     """
     seen: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(warm_ups):
             call()
-    for _ in range(rounds):
-        if budget.is_spent:
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and budget.is_spent:
             break
         for name, call in calls.items():
             seen[name].append(_seconds(call, synchronise))
         on_round()
-    least = min(LEAST_ROUNDS, rounds)
-    return {name: seconds for name, seconds in seen.items() if len(seconds) >= least}
+    return seen
 
 
 def _seconds(call: Call, synchronise: Callable[[], None]) -> float:

@@ -106,15 +106,15 @@ def test_calls_take_turns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "kept"), [(2 * LEAST_ROUNDS, LEAST_ROUNDS), (2 * (LEAST_ROUNDS - 1), 0)]
+    ("seconds", "kept"), [(100, 50), (2 * LEAST_ROUNDS + 3, LEAST_ROUNDS + 2), (0, LEAST_ROUNDS)]
 )
 def test_a_budget_stops_the_turns_between_rounds(seconds: int, kept: int) -> None:
-    """No round is cut in the middle, and too few of them are not kept."""
+    """No round is cut in the middle, and what is warm runs often enough to tell anything."""
     clock, log = Clock(), []  # type: ignore[var-annotated]
     calls = {name: logged(log, name, clock) for name in "AB"}
     seen = take_turns(calls, rounds=50, warm_ups=0, budget=Budget(seconds, clock))
-    assert len(log) == seconds
-    assert [len(times) for times in seen.values()] == [kept] * (2 if kept else 0)
+    assert "".join(log) == kept * "AB"
+    assert [len(times) for times in seen.values()] == [kept, kept]
 
 
 @pytest.mark.parametrize(("side", "tera"), [(512, 0.803), (640, 1.361), (1024, 4.674)])
