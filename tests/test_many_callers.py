@@ -85,16 +85,50 @@ def test_a_hundred_who_go_cost_a_call_each_at_most(monkeypatch: pytest.MonkeyPat
 
 def go_at_random(url: str, rng: random.Random) -> None:
     """Ask for some pictures at once, and close each connection at some moment."""
-    content = json.dumps(body(steps=8, strength=1.0)).encode()
-    host, port = url.removeprefix("http://").split(":")
-    head = f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-    sockets = [socket.create_connection((host, int(port))) for _ in range(CROWD)]
-    for connection in sockets:
-        connection.sendall(request)
+    sockets = [asked(url, steps=8, strength=1.0) for _ in range(CROWD)]
     for connection in rng.sample(sockets, CROWD):
         time.sleep(rng.uniform(0, 0.25))
         connection.close()
+
+
+def asked(url: str, **fields: Any) -> socket.socket:
+    """Return a connection on which a picture was asked for."""
+    content = json.dumps(body(**fields)).encode()
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST {ROUTE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    return connection
+
+
+def answered(connection: socket.socket) -> float:
+    """Wait for the answer and return when it began."""
+    with connection:
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        return time.monotonic()
+
+
+@pytest.mark.slow
+def test_who_goes_leaves_the_slot_at_once() -> None:
+    """Whoever waits behind a long request is served as if alone, once that one's caller has gone.
+
+    What it takes longer than alone is the step under way and the time until the slot was free.
+    """
+    rng, waits = random.Random(5), []
+    with faked(FAKE_STEP_S="0.03") as service:
+        alone = [_seconds_from(time.monotonic(), asked(service.url, strength=0.3)) for _ in range(20)]
+        for _ in range(100):
+            goes, stays = asked(service.url, steps=16, strength=1.0), asked(service.url, strength=0.3)
+            time.sleep(rng.uniform(0.02, 0.15))
+            goes.close()
+            waits.append(_seconds_from(time.monotonic(), stays) - sorted(alone)[10])
+    waits.sort()
+    print(f"waited p50 {waits[50]:.3f} s, p95 {waits[95]:.3f} s, a step is 0.030 s")
+    assert waits[95] < 0.25, "the steps left were at least 0.33 s"
+
+
+def _seconds_from(began: float, connection: socket.socket) -> float:
+    return answered(connection) - began
 
 
 def num_tasks(loop: asyncio.AbstractEventLoop) -> int:
