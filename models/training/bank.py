@@ -38,6 +38,7 @@ class Sample(NamedTuple):
     latents: Tensor  # [B, 4, h, w], float32
     doodles: Tensor  # [B, 4, h, w]: the same scenes, drawn as doodles
     tokens: Tensor  # [B, 77]
+    for_trunk: bool = False  # whether they are small ones that only the UNet's trunk learns from
 
 
 def _pick_styles(lot: random.Random) -> list[str]:
@@ -138,9 +139,15 @@ class Bank:
     """
 
     def __init__(
-        self, folder: Path, shape: Shape, device: torch.device, crop: int | None = None
+        self,
+        folder: Path,
+        shape: Shape,
+        device: torch.device,
+        crop: int | None = None,
+        *,
+        for_trunk: bool = False,
     ) -> None:
-        self.shape = shape
+        self.shape, self.for_trunk = shape, for_trunk
         self.window = (crop // 8, crop // 8) if crop else (shape[0] // 8, shape[1] // 8)
         self.device = device
         self._where = chunk_folder(folder, shape)
@@ -171,4 +178,5 @@ class Bank:
         top, left = (torch.rand(2, generator=lot) * room).long().tolist()
         window = (..., slice(top, top + height), slice(left, left + width))
         latents, doodles = (planes[window][index] for planes in (self.latents, self.doodles))
-        return Sample(latents.float(), doodles.float(), self.tokens[index].long())
+        tokens = self.tokens[index].long()
+        return Sample(latents.float(), doodles.float(), tokens, self.for_trunk)

@@ -17,8 +17,7 @@ STRIDE = STEPS // GRID
 LAST_SHARE = 0.06  # of draws that are set to the end
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
-TERMINAL = 985  # from here on the input must not be believed
-FORGET = 0.75  # of the rows there
+DOUBT_FROM, DOUBT_RAMP, DOUBT_SHARE = 880, 100, 0.8  # timesteps, timesteps, share of rows
 DOODLE_FROM, DOODLE_RAMP, DOODLE_SHARE = 250, 600, 0.5  # timesteps, timesteps, share of rows
 
 
@@ -54,12 +53,14 @@ def shown(latents: Tensor, doodles: Tensor, timesteps: Tensor) -> Tensor:
 
     And the schedule never reaches pure noise: 7 % of the signal's scale is left at t = 999, enough
     in 64 x 64 latents to tell the mean colour. At strength 1 the net must believe the prompt
-    instead, so most rows near the end stand on a picture of another row.
+    instead, so most rows near the end stand on a picture of another row. The doubt comes by
+    degrees: one step before the end, what lies under the noise is still nearly what it was there.
     """
     count, device = len(latents), latents.device
-    share = ((timesteps - DOODLE_FROM) / DOODLE_RAMP).clamp(0, DOODLE_SHARE)
-    is_doodle = torch.rand(count, device=device) < share
-    is_other = (torch.rand(count, device=device) < FORGET) & (timesteps >= TERMINAL)
+    doodle_share = ((timesteps - DOODLE_FROM) / DOODLE_RAMP).clamp(0, DOODLE_SHARE)
+    is_doodle = torch.rand(count, device=device) < doodle_share
+    doubt_share = ((timesteps - DOUBT_FROM) / DOUBT_RAMP).clamp(0, DOUBT_SHARE)
+    is_other = torch.rand(count, device=device) < doubt_share
     pictures = torch.where(rows(is_doodle), doodles, latents)
     return torch.where(rows(is_other), pictures.roll(1, 0), pictures)
 

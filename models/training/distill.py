@@ -106,7 +106,7 @@ class Distiller(nn.Module):
 
     def forward(self, sample: Sample) -> Tensor:
         """Return the pseudo-Huber distance between the student and its target."""
-        latents, doodles, tokens = sample
+        latents, doodles, tokens, _ = sample
         count, device = len(latents), latents.device
         timesteps = diffusion.draw_grid(count, device)
         visible = diffusion.shown(latents, doodles, timesteps)

@@ -71,5 +71,5 @@ class Muon:
 
 def _is_matrix(name: str, parameter: Tensor) -> bool:
     """Hidden matrices and kernels; embeddings, first and last layers stay with AdamW."""
-    outer = ("embedding", "conv_in", "conv_out", "time_")
+    outer = ("embedding", "conv_in", "conv_out", "time_", "trunk")
     return parameter.ndim >= 2 and not any(word in name for word in outer)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from models.training.bank import Shape
 
 SMALL = "128x128"
-MIDDLE = "256x256"
 LARGE = "512x512"
 WIDE = ("512x640", "640x512", "640x640", "512x1024", "1024x512", "640x1024", "1024x640")
 
@@ -21,20 +20,24 @@ class Diet:
     chunks: int
     scenes: int
     weight: float
+    for_trunk: bool = False  # teaches only the trunk (nets.Trunk)
 
 
 def parse_diet(text: str) -> list[Diet]:
     """Read "128x128:40:64:0.8,512x640:2:8:0.1": shape, chunks, scenes a chunk, weight.
 
-    "512x512@256:40:4:0.5" learns from windows of 256 pixels of the pictures of 512.
+    "512x512@256:40:4:0.5" learns from windows of 256 pixels of the pictures of 512; "128x128^"
+    teaches the trunk from small pictures.
     """
     diets = []
     for item in text.split(","):
         shape, chunks, scenes, weight = item.split(":")
-        sides, _, crop = shape.partition("@")
+        sides, _, crop = shape.removesuffix("^").partition("@")
         height, width = (int(side) for side in sides.split("x"))
         cut = int(crop) if crop else None
-        diets.append(Diet((height, width), cut, int(chunks), int(scenes), float(weight)))
+        diets.append(
+            Diet((height, width), cut, int(chunks), int(scenes), float(weight), shape.endswith("^"))
+        )
     return diets
 
 
@@ -55,22 +58,22 @@ def _served(chunks: int, scenes: int, weight: float) -> str:
 def recipe(*, large: bool) -> list[Step]:
     """Return the whole chain; `large` is for a GPU, else it is sized for two cores.
 
-    Small latents teach the words cheaply, the served sizes come last: a net that has only seen
-    16 x 16 latents draws several things for one at 64 x 64.
+    The trunk learns from small pictures what the words mean, and large ones among them keep it
+    fitting the outer levels; the served sizes come last. (A whole UNet that has only seen 16 x 16
+    latents draws several things for one at 64 x 64.)
     """
     many = 16 if large else 1  # scenes a chunk, times
-    small, middle = f"{SMALL}:40:{50 * many}", f"{MIDDLE}:40:{20 * many}"
-    big, wide = f"{LARGE}:40:{4 * many}", _served(3, 2 * many, 0.15)
-    near = f"{LARGE}@256:40:{4 * many}"
-    every = f"{small}:0.05,{middle}:0.25,{near}:0.3,{big}:0.25,{wide}"
+    small, big = f"{SMALL}^:250:{50 * many}", f"{LARGE}:80:{8 * many}"
+    wide = _served(3, 2 * many, 0.15)
+    every, served = f"{small}:0.1,{big}:0.75,{wide}", f"{big}:0.85,{wide}"
     return [
         Step("autoencoder", 0.2, every),
         Step("bank", 0.18, every),
         Step("reading", 0.04, every),
-        Step("teacher", 0.15, f"{small}:0.8,{middle}:0.2"),
-        Step("teacher", 0.12, f"{small}:0.15,{middle}:0.5,{near}:0.3,{big}:0.05"),
-        Step("teacher", 0.12, every),
-        Step("student", 0.14, every),
-        Step("lora", 0.04, every),
-        Step("export", 0.0, every),
+        Step("teacher", 0.15, f"{small}:0.9,{big}:0.1"),
+        Step("teacher", 0.14, f"{small}:0.5,{big}:0.5"),
+        Step("teacher", 0.1, every),
+        Step("student", 0.14, served),
+        Step("lora", 0.04, served),
+        Step("export", 0.0, served),
     ]

@@ -13,29 +13,39 @@ from models.training.bank import Bank, Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
 from models.training.muon import Muon
-from models.training.nets import build_text_encoder, build_unet
+from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet
 from models.training.tokens import tokenize
 
-EARLY = 0.7  # of the exponent that spreads timesteps; 1 is even
+EARLY = 0.7  # the exponent that spreads timesteps; 1 is even
+EARLY_TRUNK = 0.45
 DROPOUT = 0.1  # of prompts, replaced by "" (Ho and Salimans 2022, arXiv 2207.12598)
 
 
 class Teacher(nn.Module):
-    """The UNet and the text encoder that learn together."""
+    """The UNet and the text encoder that learn together, and the trunk's way in and out."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unet = build_unet(guided=False)
         self.text = build_text_encoder()
+        self.trunk = Trunk()
 
     def read(self, tokens: Tensor) -> Tensor:
         """Return prompt embeddings [B, 77, D] of token ids [B, 77]."""
         embeddings: Tensor = self.text(tokens).last_hidden_state
         return embeddings
 
-    def forward(self, x_t: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """Return v [B, 4, h, w]."""
-        v: Tensor = self.unet(x_t, timesteps, self.read(tokens)).sample
+    def forward(
+        self, x_t: Tensor, timesteps: Tensor, tokens: Tensor, *, through_trunk: bool = False
+    ) -> Tensor:
+        """Return v [B, 4, h, w], of the whole UNet or of its trunk alone."""
+        text = self.read(tokens)
+        trunk, unet = self.trunk, self.unet
+        v: Tensor = (
+            trunk(unet, x_t, timesteps, text)
+            if through_trunk
+            else unet(x_t, timesteps, text).sample
+        )
         return v
 
 
@@ -43,12 +53,12 @@ class Mixture:
     """Banks of several shapes; each step draws from one of them by weight."""
 
     def __init__(self, banks: list[Bank], weights: list[float], base: int) -> None:
-        """`base` is the batch at 16 x 16 latents; larger shapes get fewer rows."""
+        """`base` is the batch at 16 x 16 latents; what costs more gets fewer rows."""
         self.banks, self.weights, self.base = banks, torch.tensor(weights), base
 
     def draw(self, lot: torch.Generator) -> Sample:
         bank = self.banks[int(torch.multinomial(self.weights, 1, generator=lot))]
-        area = bank.window[0] * bank.window[1]
+        area = bank.window[0] * bank.window[1] * (TRUNK_ZOOM if bank.for_trunk else 1)
         return bank.draw(max(4, round(self.base * 256 / area)), lot)
 
     def refresh(self) -> None:
@@ -74,28 +84,34 @@ def trimmed(tokens: Tensor, end: int, *, whole: bool) -> Tensor:
     return tokens[:, : min(longest + 3, tokens.shape[1])]
 
 
-def draw_timesteps(count: int, device: torch.device) -> Tensor:
-    """Return timesteps [B], spread over 0..999, more densely towards the end.
+def draw_timesteps(count: int, device: torch.device, early: float = EARLY) -> Tensor:
+    """Return timesteps [B], spread over 0..999, more densely towards the end the less `early` is.
 
     What a picture shows is decided early, under much noise; the large latents most of all,
     where the same noise hides less.
     """
     spread = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-    spread = spread[torch.randperm(count, device=device)] ** EARLY
+    spread = spread[torch.randperm(count, device=device)] ** early
     steps = (spread * diffusion.STEPS).long()
     last = torch.rand(count, device=device) < 0.04
     return torch.where(last, diffusion.STEPS - 1, steps.clamp_max(diffusion.STEPS - 1))
 
 
 def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tensor) -> Tensor:
-    """Return the mean squared error of v over a batch."""
-    latents, doodles, tokens = sample
-    timesteps = draw_timesteps(len(latents), latents.device)
+    """Return the mean squared error of v over a batch.
+
+    The trunk's small latents stand for large ones averaged over squares of TRUNK_ZOOM, where
+    that much less of the noise is left: a timestep means to it what it means to the whole UNet.
+    """
+    latents, doodles, tokens, for_trunk = sample
+    early, loudness = (EARLY_TRUNK, 1 / TRUNK_ZOOM) if for_trunk else (EARLY, 1.0)
+    timesteps = draw_timesteps(len(latents), latents.device, early)
     visible = diffusion.shown(latents, doodles, timesteps)
-    x_t = diffusion.noised(visible, torch.randn_like(latents), powers, timesteps)
+    x_t = diffusion.noised(visible, loudness * torch.randn_like(latents), powers, timesteps)
     target = diffusion.velocity(x_t, latents, powers, timesteps)
+    prompts = drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT)
     with torch.autocast(latents.device.type, torch.bfloat16):
-        v = teacher(x_t, timesteps, drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT))
+        v = teacher(x_t, timesteps, prompts, through_trunk=for_trunk)
     return F.mse_loss(v.float(), target)
 
 
@@ -140,7 +156,7 @@ class TeacherRun:
     def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
         self.state = TeacherState(folder)
         self.teacher = self.state.teacher.to(device)
-        self.teacher.unet.to(memory_format=torch.channels_last)
+        self.teacher.to(memory_format=torch.channels_last)
         self.state.average.to(device)
         self.mixture, self.rate = mixture, rate
         torch.manual_seed(self.seen + 1)

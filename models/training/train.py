@@ -54,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture:
     """Return the banks of a diet, as far as they are filled."""
-    pairs = [(Bank(work, item.shape, device, item.crop), item.weight) for item in parse_diet(diet)]
+    pairs = [
+        (Bank(work, item.shape, device, item.crop, for_trunk=item.for_trunk), item.weight)
+        for item in parse_diet(diet)
+    ]
     filled = [(bank, weight) for bank, weight in pairs if len(bank)]
     if not filled:
         raise SystemExit(f"no bank of {diet} is filled: run --stage bank first")

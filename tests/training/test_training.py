@@ -182,6 +182,9 @@ def test_a_diet_is_read() -> None:
     assert (small.shape, small.crop) == ((128, 128), None)
     assert (big.shape, big.crop) == ((512, 640), 256)
     assert (big.chunks, big.scenes, big.weight) == (2, 8, 0.1)
+    assert not small.for_trunk
+    (trunk,) = parse_diet("128x128^:40:64:0.8")
+    assert (trunk.shape, trunk.crop, trunk.for_trunk) == ((128, 128), None, True)
 
 
 @pytest.mark.parametrize("large", [False, True])
