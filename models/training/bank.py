@@ -22,6 +22,7 @@ from models.training.captions import caption
 from models.training.checkpoint import Budget
 from models.training.gbuffer import rasterise
 from models.training.renderers import DOODLE, PAINTERS, render
+from models.training.team import Team
 from models.training.tokens import tokenize
 from models.training.world import draw_scene
 
@@ -39,6 +40,11 @@ class Sample(NamedTuple):
     doodles: Tensor  # [B, 4, h, w]: the same scenes, drawn as doodles
     tokens: Tensor  # [B, 77]
     for_trunk: bool = False  # whether they are small ones that only the UNet's trunk learns from
+
+    def share(self, team: Team) -> Sample:
+        """Return the rows of one member of a team that has drawn this batch."""
+        latents, doodles, tokens = (team.share(rows) for rows in self[:3])
+        return self._replace(latents=latents, doodles=doodles, tokens=tokens)
 
 
 def _pick_styles(lot: random.Random) -> list[str]:

@@ -20,6 +20,7 @@ from models.training.checkpoint import Average, Budget, load_state, part, prefix
 from models.training.loop import fit
 from models.training.nets import GUIDANCE_WIDTH, build_unet
 from models.training.teacher import Mixture, Teacher, load_teacher
+from models.training.team import ALONE, Team
 from models.training.tokens import tokenize
 
 MIN_W, MAX_W = -0.5, 19.0
@@ -142,9 +143,16 @@ class StudentRun:
 
     name = "student"
 
-    def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        mixture: Mixture,
+        device: torch.device,
+        rate: float,
+        team: Team = ALONE,
+    ) -> None:
         self.path = folder / "student.safetensors"
-        self.mixture, self.rate, self.seen = mixture, rate, 0
+        self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
         teacher, state = load_teacher(folder), None
         if self.path.exists():
             state, facts = load_state(self.path)
@@ -159,7 +167,7 @@ class StudentRun:
         self.average = Average(student, 0.998)
         if state:
             self.average.restart(part(state, "average."), 300)
-        torch.manual_seed(self.seen + 2)
+        team.seed(self.seen + 2)
         self.lot = torch.Generator().manual_seed(self.seen + 2)
         self.optimizer = torch.optim.AdamW(
             student.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
@@ -169,9 +177,10 @@ class StudentRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
         sample = self.mixture.draw(self.lot)
-        loss: Tensor = self.distiller(sample)
+        loss: Tensor = self.distiller(sample.share(self.team))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        self.team.average_gradients(self.student.parameters())
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.distiller.follow()
@@ -193,7 +202,8 @@ def train_student(
     minutes: float,
     rate: float = 5e-4,
     decay: float = 0.3,
+    team: Team = ALONE,
 ) -> None:
     """Distil for `minutes` from the saved student, or from the teacher."""
-    run = StudentRun(folder, mixture, device, rate)
-    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200)
+    run = StudentRun(folder, mixture, device, rate, team)
+    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200, team=team)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from models.training.checkpoint import Budget
 from models.training.pace import Pace
+from models.training.team import ALONE, Team
 
 SHOWN_EVERY = 20
 
@@ -33,10 +34,11 @@ class Run(Protocol):
         ...
 
 
-def fit(run: Run, budget: Budget, *, save_every: int) -> None:
+def fit(run: Run, budget: Budget, *, save_every: int, team: Team = ALONE) -> None:
     """Step until the budget is spent, saving now and then and at the end."""
-    bar, pace, losses = tqdm(desc=run.name, mininterval=10), Pace(), []
-    while not budget.over:
+    bar = tqdm(desc=run.name, mininterval=10, disable=not team.leads)
+    pace, losses = Pace(), []
+    while not team.agrees(answer=budget.over):
         pace.tick()
         losses.append(run.step(budget.rate).detach())
         budget.steps += 1
@@ -44,7 +46,8 @@ def fit(run: Run, budget: Budget, *, save_every: int) -> None:
         if len(losses) == SHOWN_EVERY:
             bar.set_postfix(loss=f"{torch.stack(losses).mean().item():.4f}", seen=run.seen)
             losses.clear()
-        if budget.steps % save_every == 0:
+        if budget.steps % save_every == 0 and team.leads:
             run.save()
-    run.save()
+    if team.leads:
+        run.save()
     bar.close()

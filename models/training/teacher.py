@@ -14,6 +14,7 @@ from models.training.checkpoint import Average, Budget, load_state, part, prefix
 from models.training.loop import fit
 from models.training.muon import Muon
 from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet
+from models.training.team import ALONE, Team
 from models.training.tokens import tokenize
 
 EARLY = 0.7  # the exponent that spreads timesteps; 1 is even
@@ -153,13 +154,20 @@ class TeacherRun:
 
     name = "teacher"
 
-    def __init__(self, folder: Path, mixture: Mixture, device: torch.device, rate: float) -> None:
-        self.state = TeacherState(folder)
+    def __init__(
+        self,
+        folder: Path,
+        mixture: Mixture,
+        device: torch.device,
+        rate: float,
+        team: Team = ALONE,
+    ) -> None:
+        self.state, self.team = TeacherState(folder), team
         self.teacher = self.state.teacher.to(device)
         self.teacher.to(memory_format=torch.channels_last)
         self.state.average.to(device)
         self.mixture, self.rate = mixture, rate
-        torch.manual_seed(self.seen + 1)
+        team.seed(self.seen + 1)
         self.lot = torch.Generator().manual_seed(self.seen + 1)
         self.powers = diffusion.alphas_cumprod(device)
         self.empty = torch.tensor(tokenize([""]), device=device)  # [1, 77]
@@ -172,16 +180,18 @@ class TeacherRun:
         return self.state.seen
 
     def step(self, factor: float) -> Tensor:
-        sample = self.mixture.draw(self.lot)
+        drawn = self.mixture.draw(self.lot)
+        sample = drawn.share(self.team)
         whole = self.steps % 4 == 0
         sample = sample._replace(tokens=trimmed(sample.tokens, int(self.empty[0, -1]), whole=whole))
         loss = teacher_loss(self.teacher, sample, self.empty, self.powers)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
+        self.team.average_gradients(self.teacher.parameters())
         nn.utils.clip_grad_norm_(self.teacher.parameters(), 1.0)
         self.optimizer.step(self.rate * factor)
         self.state.average.update(self.teacher)
-        self.state.seen += len(sample.latents)
+        self.state.seen += len(drawn.latents)
         self.steps += 1
         return loss
 
@@ -198,7 +208,8 @@ def train_teacher(
     minutes: float,
     rate: float = 2e-3,
     decay: float = 0.3,
+    team: Team = ALONE,
 ) -> None:
     """Train for `minutes` from the saved state, or from nothing."""
-    run = TeacherRun(folder, mixture, device, rate)
-    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=250)
+    run = TeacherRun(folder, mixture, device, rate, team)
+    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=250, team=team)

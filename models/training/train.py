@@ -8,6 +8,7 @@ same command runs on the CPU and on CUDA.
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
 from models.training.teacher import Mixture, train_teacher
+from models.training.team import Team, run_together
 
 STAGES = ("autoencoder", "bank", "reading", "teacher", "student", "lora", "export")
 POCKET = Path(__file__).parents[1] / "pocket"
@@ -35,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--threads", type=int, default=0, help="0 leaves it to torch")
+    parser.add_argument(
+        "--processes", type=int, default=0, help="of a thread each; 0 is a core's each, up to 4"
+    )
     parser.add_argument(
         "--batch", type=int, default=0, help="at 16 x 16 latents; 0 asks the device"
     )
@@ -61,8 +66,19 @@ def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture
     filled = [(bank, weight) for bank, weight in pairs if len(bank)]
     if not filled:
         raise SystemExit(f"no bank of {diet} is filled: run --stage bank first")
-    base = batch or (64 if device.type == "cpu" else 1024)
+    base = batch or (384 if device.type == "cpu" else 2048)
     return Mixture([bank for bank, _ in filled], [weight for _, weight in filled], base)
+
+
+def _run_large_stage(
+    team: Team, stage: str, minutes: float, diet: str, args: argparse.Namespace
+) -> None:
+    """Run a member's part of the teacher's or the student's training."""
+    device = torch.device(args.device)
+    mixture = _mixture(args.work, diet, args.batch, device)
+    train = train_teacher if stage == "teacher" else train_student
+    rate = {"rate": args.rate} if args.rate else {}
+    train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)
 
 
 def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -> None:
@@ -101,9 +117,8 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
         export(args.work, args.pocket)
         print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")
     else:
-        mixture = _mixture(args.work, diet, args.batch, device)
-        train = train_teacher if stage == "teacher" else train_student
-        train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, **rate)
+        size = args.processes or (1 if device.type != "cpu" else min(4, os.cpu_count() or 1))
+        run_together(size, _run_large_stage, stage, minutes, diet, args)
 
 
 def _is_taught(work: Path) -> bool:

@@ -44,6 +44,7 @@ CPU = torch.device("cpu")
 
 def run(monkeypatch: pytest.MonkeyPatch, work: Path, *words: str) -> None:
     common = ["--work", str(work), "--pocket", str(work / "pocket"), "--batch", "4"]
+    common += ["--processes", "1"]
     monkeypatch.setattr("sys.argv", ["train", *common, "--diet", "64x64:1:2:1.0", *words])
     main()
 

@@ -1,0 +1,74 @@
+"""Processes that learn together learn what one would from all rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.multiprocessing import ProcessRaisedException
+
+from models.training.team import ALONE, Team, run_together
+
+ROWS = torch.arange(24.0).view(6, 4)
+
+
+def test_one_alone_has_all_rows_and_the_last_word() -> None:
+    """A team of one shares nothing, waits for nobody and changes no gradient."""
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.ones(3)
+    ALONE.average_gradients([parameter])
+    torch.testing.assert_close(parameter.grad, torch.ones(3))
+    torch.testing.assert_close(ALONE.share(ROWS), ROWS)
+    assert ALONE.leads
+    assert ALONE.agrees(answer=True)
+    assert not ALONE.agrees(answer=False)
+
+
+def test_rows_are_shared_without_rest_and_noise_differs() -> None:
+    """Every row is somebody's and nobody's twice; no two members draw the same noise."""
+    team = [Team(rank, 2) for rank in range(2)]
+    told = torch.cat([member.share(ROWS) for member in team])
+    torch.testing.assert_close(told.sort(0).values, ROWS)
+    noises = []
+    for member in team:
+        member.seed(5)
+        noises.append(torch.randn(4))
+    assert not torch.equal(*noises)
+
+
+def test_two_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
+    """Gradients become the mean over both, so weights stay equal; the leader's answer holds."""
+    run_together(2, _learn, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    alone = _net()
+    (alone(ROWS).square().mean()).backward()
+    torch.testing.assert_close(first["gradient"], alone.weight.grad)
+    torch.testing.assert_close(second["gradient"], alone.weight.grad)
+    assert first["agreed"] == second["agreed"] == [True, False]
+
+
+def test_a_fault_of_one_is_raised() -> None:
+    """Nobody waits for ever for a member that has failed."""
+    with pytest.raises(ProcessRaisedException):
+        run_together(2, _fail)
+
+
+def _net() -> torch.nn.Linear:
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 2)
+
+
+def _learn(team: Team, folder: Path) -> None:
+    net = _net()
+    net(team.share(ROWS)).square().mean().backward()
+    team.average_gradients(net.parameters())
+    agreed = [team.agrees(answer=team.leads), team.agrees(answer=not team.leads)]
+    assert net.weight.grad is not None
+    torch.save({"gradient": net.weight.grad, "agreed": agreed}, folder / f"{team.rank}.pt")
+
+
+def _fail(team: Team) -> None:
+    if not team.leads:
+        raise ValueError("a planted fault")
+    team.agrees(answer=True)
