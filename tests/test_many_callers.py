@@ -116,9 +116,14 @@ def test_who_goes_leaves_the_slot_at_once() -> None:
     """
     rng, waits = random.Random(5), []
     with faked(FAKE_STEP_S="0.03") as service:
-        alone = [_seconds_from(time.monotonic(), asked(service.url, strength=0.3)) for _ in range(20)]
+        alone = [
+            _seconds_from(time.monotonic(), asked(service.url, strength=0.3)) for _ in range(20)
+        ]
         for _ in range(100):
-            goes, stays = asked(service.url, steps=16, strength=1.0), asked(service.url, strength=0.3)
+            goes, stays = (
+                asked(service.url, steps=16, strength=1.0),
+                asked(service.url, strength=0.3),
+            )
             time.sleep(rng.uniform(0.02, 0.15))
             goes.close()
             waits.append(_seconds_from(time.monotonic(), stays) - sorted(alone)[10])
