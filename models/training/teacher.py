@@ -164,7 +164,8 @@ class TeacherRun:
     ) -> None:
         self.state, self.team = TeacherState(folder), team
         self.teacher = self.state.teacher.to(device)
-        self.teacher.to(memory_format=torch.channels_last)
+        for net in (self.teacher.unet, self.teacher.trunk):
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.state.average.to(device)
         self.mixture, self.rate = mixture, rate
         team.seed(self.seen + 1)

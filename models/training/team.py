@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 
 SEEDS_APART = 7919  # of the noise of two members
 
@@ -45,7 +46,7 @@ class Team:
         flat = torch.cat([gradient.flatten() for gradient in gradients]) / self.size
         distributed.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients]
-        for gradient, mean in zip(gradients, flat.split(sizes), strict=True):
+        for gradient, mean in zip(gradients, torch.split(flat, sizes), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
     def agrees(self, *, answer: bool) -> bool:
@@ -70,7 +71,7 @@ def run_together(size: int, work: Callable[..., None], *arguments: Any) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         meeting = Path(folder) / "meeting"
-        multiprocessing.spawn(_join, (size, meeting, work, arguments), nprocs=size)  # type: ignore[no-untyped-call]
+        spawn(_join, (size, meeting, work, arguments), nprocs=size)  # type: ignore[no-untyped-call]
 
 
 def _join(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from models.training.team import ALONE, Team, run_together
 
@@ -42,7 +42,7 @@ def test_two_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
     run_together(2, _learn, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     alone = _net()
-    (alone(ROWS).square().mean()).backward()
+    torch.autograd.backward(alone(ROWS).square().mean())
     torch.testing.assert_close(first["gradient"], alone.weight.grad)
     torch.testing.assert_close(second["gradient"], alone.weight.grad)
     assert first["agreed"] == second["agreed"] == [True, False]
@@ -61,7 +61,7 @@ def _net() -> torch.nn.Linear:
 
 def _learn(team: Team, folder: Path) -> None:
     net = _net()
-    net(team.share(ROWS)).square().mean().backward()
+    torch.autograd.backward(net(team.share(ROWS)).square().mean())
     team.average_gradients(net.parameters())
     agreed = [team.agrees(answer=team.leads), team.agrees(answer=not team.leads)]
     assert net.weight.grad is not None

@@ -38,9 +38,8 @@ def test_the_trunk_teaches_the_inner_levels_and_no_others(teacher: Teacher) -> N
     """Its gradient reaches the text encoder and the levels that read it; the outer ones rest."""
     teacher.zero_grad()
     torch.nn.init.normal_(teacher.trunk.exit.weight, std=0.01)
-    teacher_loss(
-        teacher, _sample(for_trunk=True), _empty(), diffusion.alphas_cumprod(CPU)
-    ).backward()
+    loss = teacher_loss(teacher, _sample(for_trunk=True), _empty(), diffusion.alphas_cumprod(CPU))
+    torch.autograd.backward(loss)
     learning = {name for name, p in teacher.named_parameters() if p.grad is not None}
     assert {"trunk.entry.weight", "trunk.exit.weight"} <= learning
     assert any(name.startswith("text.") for name in learning)
@@ -53,9 +52,8 @@ def test_the_trunk_teaches_the_inner_levels_and_no_others(teacher: Teacher) -> N
 def test_the_whole_net_learns_from_large_pictures(teacher: Teacher) -> None:
     """Every layer of the UNet has a gradient then, and the trunk's own doors have none."""
     teacher.zero_grad()
-    teacher_loss(
-        teacher, _sample(for_trunk=False), _empty(), diffusion.alphas_cumprod(CPU)
-    ).backward()
+    loss = teacher_loss(teacher, _sample(for_trunk=False), _empty(), diffusion.alphas_cumprod(CPU))
+    torch.autograd.backward(loss)
     assert all(p.grad is not None for p in teacher.unet.parameters())
     assert all(p.grad is None for p in teacher.trunk.parameters())
 
