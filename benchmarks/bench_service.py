@@ -135,7 +135,7 @@ class Run:
             loader.run(self._wanted, self._budget, progress)
 
     def _measure_start(self, progress: Progress) -> None:
-        settings = _settings(self._place, self._arguments)
+        settings = {**_settings(self._place, self._arguments), "REFINE_HOT_SHAPES": "512x512"}
         measure_starts(self._starts, settings, self.start, self._budget, progress)
 
 

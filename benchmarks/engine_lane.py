@@ -131,6 +131,11 @@ class EngineLane:
         self.unet_calls = stats.num_unet_calls - before[0]
         self.unet_rows = _num_rows(stats.batch_sizes) - before[1]
 
+    @property
+    def padded_rows(self) -> int:
+        """Rows of its UNet calls that nobody had asked for, since it was loaded."""
+        return self._engine.stats.num_padded_rows
+
     def parts(self, size: int) -> dict[str, Call]:
         kind = "tiny" if self._is_tiny else "full"
         names = {"denoise": "unet", f"encode-{kind}": "encode", f"decode-{kind}": "decode"}

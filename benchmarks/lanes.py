@@ -113,7 +113,7 @@ class DiffusersLane:
         with torch.no_grad():
             embeds, _ = prompt()
         guidance = _random(place, 1, pipeline.unet.config.time_cond_proj_dim)
-        timestep = torch.tensor([999], device=place.device)
+        timestep = torch.tensor(999, device=place.device)  # of no rows, as in the pipeline
         unet = partial(pipeline.unet, latents, timestep, embeds, timestep_cond=guidance)
         calls: dict[str, Call] = {
             "unet": unet,

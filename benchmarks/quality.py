@@ -91,7 +91,10 @@ def _padded(place: Place, size: int, jobs: Sequence[Job]) -> Pictures:
     """Eager, with one bucket: every step but the fullest carries rows that nobody asked for."""
     lane = EngineLane(place, "padded", max_batch=_MAX_BATCH, size=size)
     lane.pipeline.buckets = (_MAX_BATCH,)
-    return lane.pictures(jobs)
+    pictures = lane.pictures(jobs)
+    if not lane.padded_rows:
+        raise RuntimeError("no call was padded: nothing was shown")
+    return pictures
 
 
 def reference(place: Place, jobs: Sequence[Job], *, is_tiny: bool) -> Pictures:

@@ -24,9 +24,9 @@ from service.jobs import Job, Pixels
 
 @dataclass(frozen=True)
 class Stream:
-    """What a stream keeps over its frames; N steps, each column [N, 1, 1, 1] in the UNet's dtype.
+    """What a stream keeps over its frames; N steps, each column [N, 1, 1, 1] in fp32.
 
-    `noise` [N, C, h, w] is one field for each step, the same for every frame.
+    `noise` [N, C, h, w] is one field for each step, the same for every frame, in fp32, too.
     """
 
     timesteps: torch.Tensor
@@ -129,13 +129,14 @@ class StreamLane:
             buffer = torch.zeros_like(first).expand(stream.num_steps - 1, -1, -1, -1)
         noisy = torch.cat([first, buffer])  # [N, C, h, w]
         output = self._pipeline.unet(
-            noisy,
+            noisy.to(self._place.dtype),
             stream.timesteps,
             stream.prompt_embeds,
             timestep_cond=stream.timestep_cond,
             return_dict=False,
         )[0]
-        denoised = stream.c_out * self._clean(stream, noisy, output) + stream.c_skip * noisy
+        clean = self._clean(stream, noisy, output.float())
+        denoised = stream.c_out * clean + stream.c_skip * noisy  # fp32 between the UNet's calls
         left = stream.signal_scale[1:] * denoised[:-1] + stream.noise_scale[1:] * stream.noise[1:]
         return self._decode(denoised[-1:]), left
 
@@ -153,7 +154,8 @@ class StreamLane:
 
     def _decode(self, latents: torch.Tensor) -> Pixels:
         vae = self._pipeline.vae
-        image = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
+        scaled = (latents / vae.config.scaling_factor).to(self._place.dtype)
+        image = vae.decode(scaled, return_dict=False)[0]
         pixels = ((image[0].float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
         picture: Pixels = pixels.permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
         return picture
@@ -174,7 +176,7 @@ class StreamLane:
         sides = job.params.height // scale, job.params.width // scale
         shape = (1, self._pipeline.unet.config.in_channels, *sides)
         fields = [torch.randn(shape, generator=generator) for _ in range(num_steps)]
-        return torch.cat(fields).to(self._place.device, self._place.dtype)
+        return torch.cat(fields).to(self._place.device)
 
     def _column(self, values: torch.Tensor) -> torch.Tensor:
-        return values.float().to(self._place.device, self._place.dtype).view(-1, 1, 1, 1)
+        return values.float().to(self._place.device).view(-1, 1, 1, 1)
