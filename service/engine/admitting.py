@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from models.pipeline import RowNoise
     from models.prompts import PromptEmbeds
     from service.engine.checkpoints import Checkpoints
+    from service.engine.flights import Flights
     from service.engine.scheduler import Row
     from service.engine.slots import SlotTables
     from service.engine.states import States
@@ -31,12 +32,15 @@ class Admitter:
         checkpoints: Checkpoints,
         states: States,
         tables: SlotTables,
+        flights: Flights,
+        *,
         clock: Callable[[], float],
         warming: Warming | None = None,
     ) -> None:
         self._checkpoints = checkpoints
         self._states = states
         self._tables = tables
+        self._flights = flights
         self._clock = clock
         self._warming = warming
 
@@ -59,11 +63,11 @@ class Admitter:
         job, params, pipeline = row.job, row.job.params, self._checkpoints.pipeline(row.job)
         state = self._states[row]
         state.times_ms["queue_ms"] = 1000 * (self._clock() - state.added_at)
-        with self._states.timed([row], "text_ms"):
+        with self._flights.timed([row], "text_ms"):
             prompt = pipeline.encode_prompt(params.prompt, params.negative_prompt, params.style)
         height, width = job.image.shape[:2]
         kind = self._checkpoints.autoencoder(job)
-        with self._states.timed([row], "encode_ms"):
+        with self._flights.timed([row], "encode_ms"):
             state.noises = {
                 seed: pipeline.draw_noise(seed, height, width, row.num_steps, kind)
                 for seed in set(params.seeds)
@@ -72,7 +76,7 @@ class Admitter:
         return prompt
 
     def _enter(self, rows: Sequence[Row], *, in_fp32: bool = False) -> None:
-        with self._states.timed(rows, "encode_ms"):
+        with self._flights.timed(rows, "encode_ms"):
             clean = self._encode(rows, in_fp32=in_fp32)  # [B, C, h, w]
             for row, latents in zip(rows, clean, strict=True):
                 inputs = self._row_inputs(row, latents)

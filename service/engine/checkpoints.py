@@ -12,8 +12,6 @@ from service.engine.slots import MAX_STEPS
 from service.errors import GenerationFailed
 
 if TYPE_CHECKING:
-    import torch
-
     from models.pipeline import Pipeline
     from service.engine.scheduler import Key, Row
     from service.jobs import Autoencoder, Job
@@ -28,10 +26,6 @@ class Checkpoints:
     def __init__(self, pipelines: Mapping[str, Pipeline], most_rows: Callable[[Row], int]) -> None:
         self._pipelines = pipelines
         self._most_rows = most_rows
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self._pipelines.values())).device
 
     def pipeline(self, job: Job) -> Pipeline:
         """Return the checkpoint that a job names. Raises GenerationFailed for an unknown one."""

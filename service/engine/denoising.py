@@ -11,6 +11,7 @@ from service.engine.faults import Fault, caught
 
 if TYPE_CHECKING:
     from service.engine.checkpoints import Checkpoints
+    from service.engine.flights import Flights
     from service.engine.scheduler import Row, Scheduler
     from service.engine.slots import SlotTables
     from service.engine.states import States
@@ -25,6 +26,7 @@ class Denoiser:
         checkpoints: Checkpoints,
         states: States,
         tables: SlotTables,
+        flights: Flights,
         *,
         scheduler: Scheduler,
         stats: EngineStats,
@@ -32,6 +34,7 @@ class Denoiser:
         self._checkpoints = checkpoints
         self._states = states
         self._tables = tables
+        self._flights = flights
         self._scheduler = scheduler
         self._stats = stats
 
@@ -39,8 +42,9 @@ class Denoiser:
         """Run one step on the rows. A poisoned row fails alone."""
         rows = self._states.alive(scheduled)
         self._run(self._without_those_in_fp32(rows))
-        self._scheduler.advance(self._states.alive(rows))
-        self._states.report_progress(rows)
+        stepped = self._states.alive(rows)
+        self._scheduler.advance(stepped)
+        self._flights.next.stepped += stepped
 
     def _without_those_in_fp32(self, rows: Sequence[Row]) -> list[Row]:
         """Run the rows that overflow 16 bits, each alone; return the others."""
@@ -71,7 +75,7 @@ class Denoiser:
         pipeline, table = self._checkpoints.pipeline(rows[0].job), self._tables[rows[0].key]
         padded = rows if in_fp32 else self._checkpoints.padded(rows)
         self._stats.count_call(len(rows), len(padded) - len(rows))
-        with self._states.timed(rows, "denoise_ms"):
+        with self._flights.timed(rows, "denoise_ms"):
             inputs = table.gather(padded)
             output = pipeline.predict_noise(
                 inputs.latents,

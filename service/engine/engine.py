@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from models.transfer import transfer_of
 from service.engine.admitting import Admitter
 from service.engine.checkpoints import Checkpoints
 from service.engine.denoising import Denoiser
 from service.engine.faults import memory_bytes
+from service.engine.flights import Flight, Flights
 from service.engine.retiring import Retirer
 from service.engine.slots import SlotTables
 from service.engine.states import States
@@ -23,6 +25,7 @@ from service.jobs import Failed
 
 if TYPE_CHECKING:
     from models.pipeline import Pipeline
+    from models.transfer import Transfer
     from service.engine.scheduler import Scheduler
     from service.engine.warming import Warming
     from service.jobs import Job, Outcome, Progress
@@ -31,7 +34,8 @@ if TYPE_CHECKING:
 class Engine:
     """Continuous batching at the step: rows join and leave between two UNet calls.
 
-    `pipelines` are by the name of the checkpoint, the default first.
+    `pipelines` are by the name of the checkpoint, the default first. `transfer` is another way
+    from the device to the host than the device's own.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         *,
         warming: Warming | None = None,
+        transfer: Transfer | None = None,
         poisons_freed_slots: bool = False,
     ) -> None:
         self.pipelines = pipelines
@@ -50,11 +55,13 @@ class Engine:
         self._poisons_freed_slots = poisons_freed_slots
         self._scheduler = scheduler
         self._clock = clock
+        self._device = device = next(iter(pipelines.values())).device
         self._checkpoints = Checkpoints(pipelines, scheduler.most_rows)
         self._tables = SlotTables(scheduler.num_slots)
-        self._states = States(scheduler, self.stats, self._checkpoints.device, clock)
-        shared = self._checkpoints, self._states, self._tables
-        self._admitter = Admitter(*shared, clock, warming)
+        self._states = States(scheduler, self.stats, device, clock)
+        self._flights = Flights(transfer or transfer_of(device))
+        shared = self._checkpoints, self._states, self._tables, self._flights
+        self._admitter = Admitter(*shared, clock=clock, warming=warming)
         self._denoiser = Denoiser(*shared, scheduler=scheduler, stats=self.stats)
         self._retirer = Retirer(
             *shared, scheduler=scheduler, stats=self.stats, admitter=self._admitter
@@ -80,11 +87,11 @@ class Engine:
 
     def device_bytes(self) -> tuple[int, int]:
         """Return the device's memory that tensors have, and that torch keeps; 0 on a CPU."""
-        return memory_bytes(self._checkpoints.device)
+        return memory_bytes(self._device)
 
     def has_work(self) -> bool:
         """Tell whether `step` would do anything."""
-        return bool(self._states.outcomes) or self._scheduler.has_work()
+        return bool(self._states.outcomes or self._flights) or self._scheduler.has_work()
 
     def add(self, job: Job) -> None:
         """Let a job wait for slots; whatever becomes of it comes out of `step`."""
@@ -104,7 +111,10 @@ class Engine:
             self.stats.num_aborted += 1
 
     def step(self) -> list[Outcome | Progress]:
-        """Admit who fits, run one UNet call, retire who is done; return what came of it."""
+        """Admit who fits, run one UNet call, retire who is done; return what has come of it.
+
+        The device goes on with it meanwhile: what it has not done yet comes out of a later call.
+        """
         if self._warming is not None:
             self._warming.advance()
         with self.pace.step():
@@ -113,9 +123,20 @@ class Engine:
             self._admitter.admit(batch.admitted)
             self._denoiser.denoise(batch.running)
             self._retirer.retire(self._scheduler.retire())
+            self._flights.depart()
+            for flight in self._flights.arrivals(self._scheduler.can_go_on):
+                self._land(flight)
             if self._poisons_freed_slots:
                 self._tables.poison(self._scheduler.free_slots)
         return self._states.take_outcomes()
+
+    def _land(self, flight: Flight) -> None:
+        """Look at what the device has done: times first, which the outcomes tell."""
+        for span in flight.spans:
+            self._states.charge(span.rows, span.stage, span.end.ms_since(span.start))
+        self._states.report_progress(flight.stepped)
+        for decoded in flight.decoded:
+            self._retirer.collect(decoded)
 
     def _expire(self, jobs: Sequence[Job]) -> None:
         self.stats.num_expired += len(jobs)

@@ -1,10 +1,12 @@
-"""How a row goes out: its latents are decoded, and a job with all its pictures is finished."""
+"""How a row goes out: its latents are decoded, and a job with all its pictures is finished.
+
+In two phases, so that no step waits for the device: a step lets rows be decoded and their pictures
+set out for the host, and when they have arrived, a step later at the latest, they are collected.
+"""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,32 +14,24 @@ import torch
 
 from models.pictures import pack, unpack
 from service.engine.faults import NotFinite
+from service.engine.flights import Decoded
 from service.jobs import Finished, StageTimes
 
 if TYPE_CHECKING:
-    from models.pictures import Picture
     from service.engine.admitting import Admitter
     from service.engine.checkpoints import Checkpoints
+    from service.engine.flights import Flights
     from service.engine.scheduler import Row, Scheduler
     from service.engine.slots import SlotTables
     from service.engine.states import States
     from service.engine.stats import EngineStats
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Rows that were decoded in one call, and their pictures on the host; see `pack`."""
-
-    rows: Sequence[Row]
-    packed: torch.Tensor  # [B, H * W * 3 + 2]
-    in_fp32: bool
-
-
 class Retirer:
     """Decodes rows that are done; those alike in one call.
 
-    A row keeps its slot until its picture is there, since it may have to be run again: where 16
-    bits did not suffice for the picture the autoencoder is run in fp32, for the latents the row.
+    A row keeps its slot until its picture has arrived, since it may have to be run again: where
+    16 bits did not suffice for the picture the autoencoder is run in fp32, for the latents the row.
     """
 
     def __init__(
@@ -45,6 +39,7 @@ class Retirer:
         checkpoints: Checkpoints,
         states: States,
         tables: SlotTables,
+        flights: Flights,
         *,
         scheduler: Scheduler,
         stats: EngineStats,
@@ -53,48 +48,48 @@ class Retirer:
         self._checkpoints = checkpoints
         self._states = states
         self._tables = tables
+        self._flights = flights
         self._scheduler = scheduler
         self._stats = stats
         self._admitter = admitter
-        self._decoded: deque[Decoded] = deque()
 
     def retire(self, rows: Sequence[Row]) -> None:
-        """Give the rows' slots back for their pictures. What is no picture fails alone."""
+        """Let rows be decoded. What cannot be fails alone."""
         for batch in self._checkpoints.alike(self._states.alive(rows)):
             self._states.together(batch, self._decode)
-        while self._decoded:
-            self._collect(self._decoded.popleft())
+
+    def collect(self, decoded: Decoded) -> None:
+        """Give the slots of rows back for their pictures. What is no picture fails alone."""
+        for row, packed in zip(decoded.rows, decoded.packed, strict=True):
+            for alive in self._states.each_alive([row]):  # or its job has ended on the way
+                work = partial(self._take, alive, packed, in_fp32=decoded.in_fp32)
+                self._states.failing_alone(row.job, work)
 
     def _decode(self, rows: Sequence[Row], *, in_fp32: bool = False) -> None:
         job, table = rows[0].job, self._tables[rows[0].key]
         pipeline, kind = self._checkpoints.pipeline(job), self._checkpoints.autoencoder(job)
         padded = rows if in_fp32 else self._checkpoints.padded(rows)
-        with self._states.timed(rows, "vae_ms"):
+        with self._flights.timed(rows, "vae_ms"):
             latents = table.gather_latents(padded)  # [B, C, h, w]
             pixels = pipeline.decode_latents(latents, kind, in_fp32=in_fp32)  # [B, H, W, 3]
-            packed = pack(latents[: len(rows)], pixels[: len(rows)]).cpu()
-        self._decoded.append(Decoded(rows, packed, in_fp32))
+            packed = pack(latents[: len(rows)], pixels[: len(rows)])
+            on_host = self._flights.transfer.to_host(packed)
+        self._flights.next.decoded.append(Decoded(rows, on_host, in_fp32))
 
-    def _collect(self, decoded: Decoded) -> None:
-        for row, packed in zip(decoded.rows, decoded.packed, strict=True):
-            picture = unpack(packed, row.job.params.height, row.job.params.width)
-            for alive in self._states.each_alive([row]):
-                work = partial(self._take, alive, picture, in_fp32=decoded.in_fp32)
-                self._states.failing_alone(row.job, work)
-
-    def _take(self, row: Row, picture: Picture, *, in_fp32: bool) -> None:
+    def _take(self, row: Row, packed: torch.Tensor, *, in_fp32: bool) -> None:
         """Take a row's picture, or run again in fp32 what has overflowed 16 bits.
 
         Raises NotFinite when that does not help either.
         """
-        pipeline = self._checkpoints.pipeline(row.job)
+        params, pipeline = row.job.params, self._checkpoints.pipeline(row.job)
+        picture = unpack(packed, params.height, params.width)
         if picture.has_latents and picture.has_pixels:
             self._leave(row, picture.pixels)
         elif in_fp32 or pipeline.dtype == torch.float32:
             raise self._not_finite()
         elif picture.has_latents:
-            self._stats.num_fp32_retries += 1
             self._decode([row], in_fp32=True)
+            self._stats.num_fp32_retries += 1
         else:
             self._begin_in_fp32(row)
 
@@ -103,10 +98,10 @@ class Retirer:
         state = self._states[row]
         if row.index in state.rows_in_fp32:
             raise self._not_finite()
+        self._admitter.begin_in_fp32(row)
         self._stats.num_fp32_retries += 1
         state.rows_in_fp32.add(row.index)
         state.num_steps_done -= row.num_steps
-        self._admitter.begin_in_fp32(row)
         self._scheduler.restart(row)
 
     def _not_finite(self) -> NotFinite:

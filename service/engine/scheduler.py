@@ -184,6 +184,11 @@ class Scheduler:
             row.is_leaving = True
         return leaving
 
+    def can_go_on(self) -> bool:
+        """Tell whether the next step would admit, run or retire any row."""
+        waits = bool(self._turns and self.free_slots)
+        return waits or any(not row.is_leaving for row in self._rows.values())
+
     def _expire(self, now: float) -> list[Job]:
         expired = [entry.job for entry in self._entries.values() if entry.deadline <= now]
         for job in expired:

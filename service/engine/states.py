@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -68,10 +67,8 @@ class States:
 
     def drop(self, job_id: str) -> bool:
         """Forget a job, wherever it is; False when it is not here. Nothing comes out for it."""
-        if not self._scheduler.remove(job_id):
-            return False
-        del self._states[job_id]
-        return True
+        self._scheduler.remove(job_id)  # unless it has expired there
+        return self._states.pop(job_id, None) is not None
 
     def end(self, outcome: Outcome) -> None:
         """Let a job go with its outcome."""
@@ -97,7 +94,11 @@ class States:
 
     def each_alive(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Yield rows, but those of a job that has ended meanwhile."""
-        return (row for row in rows if row.job.id in self._states)
+        return (row for row in rows if self._is_here(row.job))
+
+    def _is_here(self, job: Job) -> bool:
+        state = self._states.get(job.id)
+        return state is not None and state.job is job  # another may have come by its id
 
     def failing_alone(self, job: Job, work: Callable[[], object]) -> None:
         """Run one job's own work; a fault is that job's failure. Without memory try once more."""
@@ -125,13 +126,9 @@ class States:
         self._stats.num_out_of_memory += 1
         release_memory(self._device)
 
-    @contextmanager
-    def timed(self, rows: Sequence[Row], stage: str) -> Iterator[None]:
-        """Measure a stage of rows: all of it for each job, and of the device's time its share."""
-        started = self._clock()
-        yield
-        elapsed_ms = 1000 * (self._clock() - started)
-        for job_id, num_rows in Counter(row.job.id for row in rows).items():
+    def charge(self, rows: Sequence[Row], stage: str, elapsed_ms: float) -> None:
+        """Add a stage that rows shared: all of it to each job, of the device's time its share."""
+        for job_id, num_rows in Counter(row.job.id for row in self.alive(rows)).items():
             state = self._states[job_id]
             state.times_ms[stage] = state.times_ms.get(stage, 0.0) + elapsed_ms
             state.device_ms += elapsed_ms * num_rows / len(rows)

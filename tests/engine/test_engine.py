@@ -227,6 +227,7 @@ def test_deadlines_and_a_full_queue_are_told(pipeline: Pipeline) -> None:
     engine.step()
     now = 6.0
     assert run(engine, []) == {"late": Failed("late", "deadline-exceeded")}
+    assert engine.num_jobs == 0
     outcomes = run(engine, [make_job(f"{n}", timeout_s=0) for n in range(65)])
     assert outcomes["64"] == Failed("64", "overloaded")
 
