@@ -65,7 +65,7 @@ def main(words: Sequence[str] | None = None) -> None:
         team, arguments.steps, arguments.users, arguments.frames, arguments.rounds,
         arguments.warm_ups,
     )  # fmt: skip
-    streamers = contenders_of(STREAM, team, arguments.lanes) if place.has_tiny else []
+    streamers = contenders_of(STREAM, team, arguments.lanes) if place.streams else []
     runners = contenders_of(CROWD, team, arguments.lanes)
     with Progress(console=Console(stderr=True)) as progress:
         race.run(runners, crowd, budget, progress, crowd_rows)

@@ -14,14 +14,19 @@ from typing import Any, Protocol
 import diffusers
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, LatentConsistencyModelImg2ImgPipeline
+from diffusers import (
+    AutoencoderTiny,
+    LatentConsistencyModelImg2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from PIL import Image
 
 from benchmarks.place import Place
 from benchmarks.requests import make_job
 from benchmarks.timing import Call
+from models.lcm import LCMSchedule, timesteps
 from service.bench.pictures import photograph
-from service.jobs import Job, Pixels
+from service.jobs import GenerationParams, Job, Pixels
 
 
 class Lane(Protocol):
@@ -46,7 +51,11 @@ class PartedLane(Lane, Protocol):
 
 
 class DiffusersLane:
-    """`LatentConsistencyModelImg2ImgPipeline`, a request at a time, as behind a lock."""
+    """`LatentConsistencyModelImg2ImgPipeline`, a request at a time, as behind a lock.
+
+    Of SDXL, which has none, its `StableDiffusionXLImg2ImgPipeline`: strength trims the count of
+    steps there, so that it is told the timesteps of the other lanes.
+    """
 
     def __init__(
         self,
@@ -68,7 +77,12 @@ class DiffusersLane:
         parts: dict[str, Any] = {}
         if is_tiny and place.tiny is not None:
             parts["vae"] = AutoencoderTiny.from_pretrained(place.tiny, dtype=place.dtype)
-        self.pipeline: Any = LatentConsistencyModelImg2ImgPipeline.from_pretrained(
+        kind: Any = (
+            StableDiffusionXLImg2ImgPipeline
+            if place.is_sdxl
+            else LatentConsistencyModelImg2ImgPipeline
+        )
+        self.pipeline = kind.from_pretrained(
             place.checkpoint, dtype=place.dtype, local_files_only=True, **parts
         ).to(place.device)
         self.pipeline.set_progress_bar_config(disable=True)
@@ -80,12 +94,18 @@ class DiffusersLane:
         output = self.pipeline(
             params.prompt,
             image=Image.fromarray(job.image),
-            num_inference_steps=params.num_inference_steps,
-            strength=params.strength,
+            **self._steps(params),
             guidance_scale=params.guidance_scale,
             generator=torch.Generator("cpu").manual_seed(params.seeds[0]),
         )
         return np.asarray(output.images[0])
+
+    def _steps(self, params: GenerationParams) -> dict[str, Any]:
+        steps, strength = params.num_inference_steps, params.strength
+        if not self._place.is_sdxl:
+            return {"num_inference_steps": steps, "strength": strength}
+        schedule = LCMSchedule.from_config(self.pipeline.scheduler.config)
+        return {"timesteps": timesteps(schedule, steps, strength), "strength": 1.0}
 
     def run(self, jobs: Sequence[Job]) -> list[float]:
         """Make one after another; each job has waited for those before it."""
@@ -106,15 +126,26 @@ class DiffusersLane:
         prompt = partial(
             pipeline.encode_prompt,
             make_job(0).params.prompt,
-            place.device,
+            device=place.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
         with torch.no_grad():
-            embeds, _ = prompt()
+            embeds, *rest = prompt()
+        added = None
+        if place.is_sdxl:
+            ids = torch.tensor([[size, size, 0, 0, size, size]], device=place.device)
+            added = {"text_embeds": rest[1], "time_ids": ids.to(place.dtype)}
         guidance = _random(place, 1, pipeline.unet.config.time_cond_proj_dim)
         timestep = torch.tensor(999, device=place.device)  # of no rows, as in the pipeline
-        unet = partial(pipeline.unet, latents, timestep, embeds, timestep_cond=guidance)
+        unet = partial(
+            pipeline.unet,
+            latents,
+            timestep,
+            embeds,
+            timestep_cond=guidance,
+            added_cond_kwargs=added,
+        )
         calls: dict[str, Call] = {
             "unet": unet,
             "encode": partial(pipeline.vae.encode, image),

@@ -44,9 +44,14 @@ class Place:
         return bool(config["_class_name"] == "AutoencoderTiny")
 
     @property
-    def has_tiny(self) -> bool:
-        """Whether there is any `AutoencoderTiny`, as StreamDiffusion has it."""
-        return self.tiny is not None or self.is_tiny_itself
+    def is_sdxl(self) -> bool:
+        """Whether the checkpoint has the layout of SDXL."""
+        return (self.checkpoint / "text_encoder_2").is_dir()
+
+    @property
+    def streams(self) -> bool:
+        """Whether it can run StreamDiffusion's recipe: an `AutoencoderTiny`, and no SDXL."""
+        return (self.tiny is not None or self.is_tiny_itself) and not self.is_sdxl
 
     def synchronise(self) -> None:
         if self.is_cuda:

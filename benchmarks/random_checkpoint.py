@@ -1,11 +1,14 @@
 """A checkpoint of full size with seeded random weights: speed does not depend on their values.
 
     python -m benchmarks.random_checkpoint sd15 FOLDER      0.9 + 0.1 + 0.1 billion parameters, fp16
-    python -m benchmarks.random_checkpoint tiny FOLDER      the same layout, small, for a rehearsal
+    python -m benchmarks.random_checkpoint sdxl FOLDER      2.6 + 0.1 + 0.8 billion parameters, fp16
+    python -m benchmarks.random_checkpoint tiny FOLDER      the layout of sd15, small, to rehearse
+    python -m benchmarks.random_checkpoint tiny-sdxl FOLDER
 
 Made on the machine that measures, so that nothing has to be downloaded. The UNet is that of a
-latent consistency model: Stable Diffusion 1.5's with a guidance embedding. Beside the checkpoint's
-own autoencoder, in FOLDER/tiny, stands an `AutoencoderTiny` of TAESD's widths.
+latent consistency model: with a guidance embedding. Beside the checkpoint's own autoencoder, in
+FOLDER/tiny, stands an `AutoencoderTiny` of TAESD's widths. SDXL's autoencoder runs in 16 bits here,
+as its mended weights do.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -20,31 +24,60 @@ from diffusers import (
     AutoencoderTiny,
     LatentConsistencyModelImg2ImgPipeline,
     LCMScheduler,
+    StableDiffusionXLImg2ImgPipeline,
     UNet2DConditionModel,
 )
 from tokenizers import pre_tokenizers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 _GUIDANCE_WIDTH = 256
+_TIME_WIDTH = 256  # of each of the six numbers that SDXL reads of sizes
+_HEAD_WIDTH = 64  # of a text encoder's attention
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text encoder."""
+
+    width: int
+    layers: int
 
 
 @dataclass(frozen=True)
 class Size:
-    """Widths of a checkpoint's parts."""
+    """Widths of a checkpoint's parts; two text encoders are SDXL's layout."""
 
     unet: tuple[int, ...]
-    heads: int
+    heads: int | tuple[int, ...]
     vae: tuple[int, ...]
     groups: int
-    text: int
-    text_layers: int
+    texts: tuple[Text, ...]
     tiny: int  # of all layers of the AutoencoderTiny
+    depths: tuple[int, ...] = ()  # transformer blocks of each level, of SDXL
 
+    @property
+    def is_sdxl(self) -> bool:
+        return len(self.texts) > 1
+
+
+_VAE = (128, 256, 512, 512)
+_TINY_VAE = (16, 16, 32, 32)
 
 SIZES = {
-    "sd15": Size((320, 640, 1280, 1280), 8, (128, 256, 512, 512), 32, 768, 12, 64),
-    "tiny": Size((32, 32, 64, 64), 4, (16, 16, 32, 32), 8, 32, 2, 8),
+    "sd15": Size((320, 640, 1280, 1280), 8, _VAE, 32, (Text(768, 12),), 64),
+    "sdxl": Size(
+        (320, 640, 1280), (5, 10, 20), _VAE, 32, (Text(768, 12), Text(1280, 32)), 64, (1, 2, 10)
+    ),
+    "tiny": Size((32, 32, 64, 64), 4, _TINY_VAE, 8, (Text(32, 2),), 8),
+    "tiny-sdxl": Size(
+        (32, 32, 64), (2, 2, 4), _TINY_VAE, 8, (Text(32, 2), Text(64, 2)), 8, (1, 1, 2)
+    ),
 }
 
 
@@ -52,22 +85,31 @@ def write(size: Size, folder: Path) -> None:
     """Write the checkpoint in diffusers' layout, and the small autoencoder, in fp16."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
-    parts = {
-        "unet": _unet(size),
-        "vae": _autoencoder(size),
-        "text_encoder": _text_encoder(size, tokenizer),
-    }
-    LatentConsistencyModelImg2ImgPipeline(
-        **{name: _calm(part).half() for name, part in parts.items()},
+    parts = {"unet": unet_of(size), "vae": autoencoder_of(size), **_texts(size, tokenizer)}
+    halves = {name: _calm(part).half() for name, part in parts.items()}
+    _pipeline(size, halves, tokenizer).save_pretrained(folder)
+    widths = (size.tiny,) * 4
+    tiny = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    tiny.half().save_pretrained(folder / "tiny")
+
+
+def _pipeline(size: Size, parts: dict[str, Any], tokenizer: CLIPTokenizer) -> Any:
+    if size.is_sdxl:
+        return StableDiffusionXLImg2ImgPipeline(
+            **parts,
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            scheduler=LCMScheduler(),
+            add_watermarker=False,
+        )
+    return LatentConsistencyModelImg2ImgPipeline(
+        **parts,
         tokenizer=tokenizer,
         scheduler=LCMScheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)
-    widths = (size.tiny,) * 4
-    tiny = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
-    tiny.half().save_pretrained(folder / "tiny")
+    )
 
 
 @torch.no_grad()
@@ -79,18 +121,32 @@ def _calm(module: nn.Module) -> nn.Module:
     return module
 
 
-def _unet(size: Size) -> UNet2DConditionModel:
+def unet_of(size: Size) -> UNet2DConditionModel:
+    """Return a UNet with a guidance embedding."""
     return UNet2DConditionModel(
-        sample_size=64,
+        sample_size=128 if size.is_sdxl else 64,
         block_out_channels=size.unet,
-        cross_attention_dim=size.text,
+        cross_attention_dim=sum(text.width for text in size.texts),
         attention_head_dim=size.heads,
         norm_num_groups=size.groups,
         time_cond_proj_dim=_GUIDANCE_WIDTH,
+        **(_sdxl_options(size) if size.is_sdxl else {}),
     )
 
 
-def _autoencoder(size: Size) -> AutoencoderKL:
+def _sdxl_options(size: Size) -> dict[str, Any]:
+    return {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": size.depths,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": _TIME_WIDTH,
+        "projection_class_embeddings_input_dim": 6 * _TIME_WIDTH + size.texts[1].width,
+    }
+
+
+def autoencoder_of(size: Size) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=size.vae,
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -98,21 +154,27 @@ def _autoencoder(size: Size) -> AutoencoderKL:
         layers_per_block=2,
         latent_channels=4,
         norm_num_groups=size.groups,
-        scaling_factor=0.18215,
+        scaling_factor=0.13025 if size.is_sdxl else 0.18215,
+        force_upcast=False,
     )
 
 
-def _text_encoder(size: Size, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    return CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=size.text,
-            intermediate_size=4 * size.text,
-            num_hidden_layers=size.text_layers,
-            num_attention_heads=max(1, size.text // 64),
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+def _texts(size: Size, tokenizer: CLIPTokenizer) -> dict[str, nn.Module]:
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    pairs = zip(kinds.items(), size.texts, strict=False)
+    return {name: kind(_text_config(text, tokenizer)) for (name, kind), text in pairs}
+
+
+def _text_config(text: Text, tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        hidden_size=text.width,
+        projection_dim=text.width,
+        intermediate_size=4 * text.width,
+        num_hidden_layers=text.layers,
+        num_attention_heads=max(1, text.width // _HEAD_WIDTH),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 

@@ -25,6 +25,7 @@ from benchmarks.rows import Results
 from models.device import pick_device
 
 _ROOT = Path(__file__).parents[1]
+_CACHE = Path(".bench-cache")
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -33,12 +34,14 @@ class Step:
     """A measurement: its module and arguments, and the share of what is left that it may take.
 
     Without a budget of its own it is run where its `table` has no row of this code and machine.
+    `weights` names random ones, see `random_checkpoint`, that have to be at hand.
     """
 
     module: str
     words: tuple[str, ...] = ()
     share: float = 1.0
     table: str = ""
+    weights: str = ""
 
     def is_done(self) -> bool:
         if not self.table:
@@ -58,13 +61,14 @@ def cpu_steps() -> list[Step]:
     ]
 
 
-def cuda_steps(checkpoint: Path) -> list[Step]:
+def cuda_steps(cache: Path = _CACHE) -> list[Step]:
     """Return what is measured on CUDA: the ladder and the lanes at 512, and then the rest."""
-    place = ("--device", "cuda", "--checkpoint", str(checkpoint))
+    place = ("--device", "cuda", "--checkpoint", str(cache / "sd15"))
+    sdxl = ("--device", "cuda", "--checkpoint", str(cache / "sdxl"))
     often = ("--rounds", "100", "--warm-ups", "10")
     crowd = ("--compiled", "--max-batch", "16", "--rounds", "20")
     return [
-        Step("bench_engine", (*place, *often), share=0.5),
+        Step("bench_engine", (*place, *often), share=0.5, weights="sd15"),
         Step("bench_peers", (*place, *crowd, "--users", "16"), share=0.7),
         Step("quality", place, share=0.5),
         Step(
@@ -72,6 +76,7 @@ def cuda_steps(checkpoint: Path) -> list[Step]:
         ),
         Step("bench_service", (*place, "--compiled")),
         Step("bench_peers", (*place, *crowd, "--users", "32")),
+        Step("bench_engine", (*sdxl, *often, "--sizes", "1024"), weights="sdxl"),
     ]
 
 
@@ -84,6 +89,8 @@ def run(steps: Sequence[Step], budget: Budget) -> tuple[list[str], list[str]]:
         if budget.is_spent:
             left.append(step.module)
             continue
+        if step.weights:
+            _make(step.weights)
         print(f"{step.module}, {budget.left_s:.0f} s left", file=sys.stderr)
         ended = _run_module(step, budget)
         told = _last_json(ended.stdout)
@@ -120,26 +127,21 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--budget", type=float, default=3600.0, help="seconds, more or less")
-    parser.add_argument("--checkpoint", type=Path, default=Path(".bench-cache/sd15"))
     arguments = parser.parse_args(words)
     budget = Budget(arguments.budget)
-    steps = cpu_steps()
-    if pick_device(arguments.device) != "cpu":
-        steps = cuda_steps(arguments.checkpoint)
-        if not arguments.checkpoint.exists():
-            _make(arguments.checkpoint)
+    steps = cpu_steps() if pick_device(arguments.device) == "cpu" else cuda_steps()
     left, failed = run(steps, budget)
     print(json.dumps({"left": left, "failed": failed}))
     sys.exit(bool(failed))
 
 
-def _make(checkpoint: Path) -> None:
-    """Make the random checkpoint, whole or not at all."""
+def _make(name: str, cache: Path = _CACHE) -> None:
+    """Make random weights where they are not at hand, whole or not at all."""
     from benchmarks.random_checkpoint import SIZES, write  # noqa: PLC0415 - seconds
 
-    fresh = checkpoint.with_name(f".{checkpoint.name}")
-    write(SIZES["sd15"], fresh)
-    fresh.rename(checkpoint)
+    if not (cache / name).exists():
+        write(SIZES[name], cache / f".{name}")
+        (cache / f".{name}").rename(cache / name)
 
 
 if __name__ == "__main__":

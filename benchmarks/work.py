@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from benchmarks.ceiling import Ceiling
 from benchmarks.place import Place
@@ -43,13 +43,13 @@ def count_work(place: Place, height: int, width: int) -> dict[str, Work]:
     """Return the work of one row of `height` x `width` pixels, by the name of the part."""
     unet = _meta(UNet2DConditionModel, place.checkpoint / "unet")
     vae = _meta(_vae_class(place.checkpoint / "vae"), place.checkpoint / "vae")
-    text = _meta_text(place.checkpoint / "text_encoder")
+    texts = _meta_texts(place.checkpoint)
     scale = 2 ** (len(_channels(vae)) - 1)
     h, w = height // scale, width // scale
     itemsize = place.dtype.itemsize
     parts = {
         "unet": _work(unet, itemsize, lambda: _call_unet(unet, h, w)),
-        "text": _work(text, itemsize, lambda: text(_whole(1, _NUM_TOKENS))),
+        "text": _work(texts, itemsize, lambda: [one(_whole(1, _NUM_TOKENS)) for one in texts]),
         **_codec("", vae, itemsize, (height, width), (h, w)),
     }
     if place.tiny is not None:
@@ -106,9 +106,15 @@ def _meta(kind: Any, folder: Path) -> Any:
         return kind.from_config(kind.load_config(folder)).eval()
 
 
-def _meta_text(folder: Path) -> Any:
+def _meta_texts(checkpoint: Path) -> nn.ModuleList:
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    found = {checkpoint / name: kind for name, kind in kinds.items()}
     with torch.device("meta"):
-        return CLIPTextModel(CLIPTextConfig.from_pretrained(folder)).eval()
+        return nn.ModuleList(
+            kind(CLIPTextConfig.from_pretrained(folder)).eval()
+            for folder, kind in found.items()
+            if folder.is_dir()
+        )
 
 
 def _vae_class(folder: Path) -> Any:

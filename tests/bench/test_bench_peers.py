@@ -20,6 +20,7 @@ from benchmarks.place import Place
 from benchmarks.requests import make_job, mixed_jobs, stream_jobs
 from benchmarks.rows import read_rows
 from benchmarks.stream_lane import StreamLane
+from benchmarks.work import count_work
 from tests.checkpoints import write_taesd
 
 SIDE = 64
@@ -151,16 +152,21 @@ def test_only_alike_requests_are_batched_whole(place: Place) -> None:
     assert alike.unet_calls > batching.unet_calls
 
 
-def test_random_weights_serve_all_lanes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["tiny", "tiny-sdxl"])
+def test_random_weights_serve_the_lanes(tmp_path: Path, size: str) -> None:
     """What is made on the machine that measures loads, with an autoencoder beside its own."""
-    random_checkpoint.write(random_checkpoint.SIZES["tiny"], tmp_path / "random")
+    random_checkpoint.write(random_checkpoint.SIZES[size], tmp_path / "random")
     place = Place(tmp_path / "random", tiny=tmp_path / "random" / "tiny", cache=tmp_path)
     job = make_job(2, size=SIDE)
     for is_tiny in (False, True):
         ours = EngineLane(place, "ours", autoencoder="tiny" if is_tiny else "full", size=SIDE)
-        theirs = DiffusersLane(place, is_tiny=is_tiny).picture(job).astype(int)
+        lane = DiffusersLane(place, is_tiny=is_tiny)
+        theirs = lane.picture(job).astype(int)
         assert np.abs(ours.picture(job) - theirs).max() <= 1
         assert theirs.min() != theirs.max()
+    for call in (*ours.parts(SIDE).values(), *lane.parts(SIDE).values()):
+        call()
+    assert count_work(place, SIDE, SIDE).keys() >= {"unet", "text", "encode", "tiny_decode"}
 
 
 def test_each_lane_has_a_letter_of_its_own(kl_checkpoint: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from benchmarks import conditions
 from benchmarks.budget import Budget
 from benchmarks.ceiling import Ceiling
-from benchmarks.random_checkpoint import SIZES, _autoencoder, _unet
+from benchmarks.random_checkpoint import SIZES, autoencoder_of, unet_of
 from benchmarks.rows import Results, append_row, read_rows
 from benchmarks.timing import LEAST_ROUNDS, Call, take_turns
 from benchmarks.work import Work, _call_unet, _codec, _work, request_floor_ms
@@ -117,20 +117,31 @@ def test_a_budget_stops_the_turns_between_rounds(seconds: int, kept: int) -> Non
     assert [len(times) for times in seen.values()] == [kept, kept]
 
 
-@pytest.mark.parametrize(("side", "tera"), [(512, 0.803), (640, 1.361), (1024, 4.674)])
-def test_the_work_of_a_unet_is_that_of_the_published_floor(side: int, tera: float) -> None:
-    """Stable Diffusion 1.5's UNet, counted on meta tensors: the table that targets are set by."""
+@pytest.mark.parametrize(
+    ("name", "weights", "side", "tera"),
+    [
+        ("sd15", 860e6, 512, 0.803),
+        ("sd15", 860e6, 640, 1.361),
+        ("sd15", 860e6, 1024, 4.674),
+        ("sdxl", 2568e6, 512, 1.589),
+        ("sdxl", 2568e6, 1024, 6.761),
+    ],
+)
+def test_the_work_of_a_unet_is_that_of_the_published_floor(
+    name: str, weights: float, side: int, tera: float
+) -> None:
+    """Of full-size UNets, counted on meta tensors: the table that targets are set by."""
     with torch.device("meta"):
-        unet = _unet(SIZES["sd15"])
+        unet = unet_of(SIZES[name])
     work = _work(unet, 2, lambda: _call_unet(unet, side // 8, side // 8))
     assert work.flops / 1e12 == pytest.approx(tera, abs=0.001)
-    assert work.weight_bytes == pytest.approx(2 * 860e6, rel=0.001)
+    assert work.weight_bytes == pytest.approx(2 * weights, rel=0.001)
 
 
 def test_the_work_of_an_autoencoder_is_that_of_the_published_floor() -> None:
     """The same of its encoder and decoder at 512."""
     with torch.device("meta"):
-        vae = _autoencoder(SIZES["sd15"])
+        vae = autoencoder_of(SIZES["sd15"])
     work = _codec("", vae, 2, (512, 512), (64, 64))
     assert work["encode"].flops / 1e12 == pytest.approx(1.117, abs=0.001)
     assert work["decode"].flops / 1e12 == pytest.approx(2.515, abs=0.001)

@@ -63,7 +63,7 @@ def test_what_the_budget_does_not_suffice_for_waits(
 
 def test_each_step_is_a_measurement_with_arguments_that_it_knows() -> None:
     """What is run in front of nobody must not end at a misspelt option."""
-    for step in (*cpu_steps(), *cuda_steps(Path("a folder"))):
+    for step in (*cpu_steps(), *cuda_steps()):
         module = importlib.import_module(f"benchmarks.{step.module}")
         assert callable(module.main)
         if not step.table:
