@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.catalog import CheckpointError
+from models.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -92,8 +93,8 @@ class AdaptedLayer(nn.Module):
         self.up[slot].zero_()
         if name in lora:
             rank = lora[name].rank
-            self.down[slot, :rank].copy_(lora[name].down)
-            self.up[slot, :, :rank].copy_(lora[name].up)
+            self.down[slot, :rank].copy_(to_device(lora[name].down, self.down.device))
+            self.up[slot, :, :rank].copy_(to_device(lora[name].up, self.up.device))
 
     @property
     def weight(self) -> torch.Tensor:
@@ -152,7 +153,8 @@ class AdapterBank:
         slots = [self._resident.get(name, NO_ADAPTER) for name in names]
         self.routing.is_active = self._is_always_active or any(slots)
         if self.routing.is_active:
-            self.routing.index[: len(slots)] = torch.tensor(slots)
+            index = self.routing.index
+            index[: len(slots)] = to_device(torch.tensor(slots), index.device)
 
     def _load(self, name: str) -> None:
         if len(self._resident) < self._num_slots:

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from models.graphs import Forward
+from models.transfer import to_device
 
 
 class Autoencoder:
@@ -38,7 +39,7 @@ class Autoencoder:
         autoencoder has no posterior. `in_fp32` is for pictures that overflow 16 bits.
         """
         given = (pixels,) if posterior_noise is None else (pixels, posterior_noise)
-        inputs = tuple(tensor.to(self.vae.device) for tensor in given)
+        inputs = tuple(to_device(tensor, self.vae.device) for tensor in given)
         return self.encoding.in_fp32(*inputs) if in_fp32 else self.encoding(*inputs)
 
     def decode(self, latents: torch.Tensor, *, in_fp32: bool = False) -> torch.Tensor:

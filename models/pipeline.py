@@ -17,6 +17,7 @@ from torch import nn
 
 from models.graphs import Forward
 from models.lcm import LCMSchedule, alphas_cumprod, guidance_embedding
+from models.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -199,7 +200,7 @@ class Pipeline:
             guidance_scale=None if scale is None else torch.tensor(scale),
             pooled_embeds=prompt.pooled,
             time_ids=size,
-        ).map(lambda part: part.to(self.device, self.dtype if part.ndim else None))
+        ).map(lambda part: to_device(part, self.device, self.dtype if part.ndim else None))
 
     @torch.inference_mode()
     def encode_image(
@@ -219,7 +220,7 @@ class Pipeline:
         pooled = torch.nn.functional.max_pool2d(
             mask[None].ne(0).float(), kernel_size=self.vae_scale_factor
         )
-        return pooled.to(self.device, self.dtype)
+        return to_device(pooled, self.device, self.dtype)
 
     @torch.inference_mode()
     def predict_noise(

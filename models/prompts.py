@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from models.transfer import to_device
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -77,5 +79,5 @@ class PromptEncoder:
             return_tensors="pt",
         )
         uses_mask = getattr(encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(encoder.device) if uses_mask else None
-        return encoder(tokens.input_ids.to(encoder.device), attention_mask=mask, **options)
+        mask = to_device(tokens.attention_mask, encoder.device) if uses_mask else None
+        return encoder(to_device(tokens.input_ids, encoder.device), attention_mask=mask, **options)

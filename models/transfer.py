@@ -1,7 +1,7 @@
-"""From a device to the host without waiting, and moments in the order of what a device does.
+"""Between the host and a device without waiting, and moments in the order of what a device does.
 
-On CUDA work is put into a queue: a copy into pinned memory and an event stand behind what was asked
-before them, and the host goes on meanwhile. On a CPU all is done when a call returns.
+On CUDA work is put into a queue: copies from and into pinned memory and events stand behind what
+was asked before them, and the host goes on meanwhile. On a CPU all is done when a call returns.
 
 Source: "Asynchronous execution" and "Use pinned memory buffers" in PyTorch's notes on CUDA.
 """
@@ -40,6 +40,19 @@ class Transfer(Protocol):
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
         """Begin to copy a tensor; the values are there when a moment taken later has come."""
         ...
+
+
+def to_device(
+    tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None
+) -> torch.Tensor:
+    """Return a tensor on a device, and in a dtype, without waiting for what the device does.
+
+    The host's values are read at once, and may be changed afterwards.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():
+        # torch keeps the pinned memory until the copy is done, though nobody here does.
+        tensor = tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device, dtype)
 
 
 def transfer_of(device: torch.device) -> Transfer:

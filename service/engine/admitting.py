@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from models.lcm import add_noise, step_coefficients, timesteps
+from models.transfer import to_device
 from service.engine.slots import RowInputs
-from service.jobs import Pixels
 
 if TYPE_CHECKING:
     from models.pipeline import RowNoise
@@ -99,12 +99,12 @@ class Admitter:
         params, pipeline = row.job.params, self._checkpoints.pipeline(row.job)
         noise = self._noise(row)
         steps = timesteps(pipeline.schedule, params.num_inference_steps, params.strength)
-        start = noise.start[None].to(clean)  # [1, C, h, w]
-        alpha = pipeline.alphas_cumprod[steps[:1]].to(clean.device)  # [1]
+        start = to_device(noise.start[None], clean.device, clean.dtype)  # [1, C, h, w]
+        alpha = to_device(pipeline.alphas_cumprod[steps[:1]], clean.device)  # [1]
         return RowInputs(
             latents=add_noise(clean[None], start, alpha)[0],
             clean=clean,
-            mask=pipeline.latent_mask(torch.from_numpy(_mask(row))),
+            mask=self._mask(row, clean),
             noise=noise.steps,
             coefficients=step_coefficients(pipeline.schedule, pipeline.alphas_cumprod, steps),
             timesteps=steps,
@@ -120,6 +120,13 @@ class Admitter:
         field_of_noise = noises[params.seeds[row.index]]
         return pipeline.crop_noise(field_of_noise, origin, params.height, params.width)
 
+    def _mask(self, row: Row, clean: torch.Tensor) -> torch.Tensor:
+        """Return a row's mask [1, h, w], 0 where its latents stay."""
+        if row.job.mask is None:
+            return clean.new_ones(1, *clean.shape[1:])
+        mask = torch.from_numpy(row.job.mask[_area(row)])
+        return self._checkpoints.pipeline(row.job).latent_mask(mask)
+
     def _warm(self, row: Row) -> None:
         if self._warming is not None:
             params = row.job.params
@@ -134,10 +141,3 @@ def _area(row: Row) -> tuple[slice, slice]:
     """Return where a row lies in its job's picture."""
     (y, x), params = row.job.row_origins()[row.index], row.job.params
     return np.s_[y : y + params.height, x : x + params.width]
-
-
-def _mask(row: Row) -> Pixels:
-    """Return a row's mask [H, W], not 0 where it is repainted."""
-    if row.job.mask is None:
-        return np.ones((row.job.params.height, row.job.params.width), dtype=np.uint8)
-    return row.job.mask[_area(row)]

@@ -93,4 +93,4 @@ class Denoiser:
                 mask=inputs.mask,
                 clip_sample_range=pipeline.schedule.clip_sample_range,
             )
-            table.scatter(rows, latents[: len(rows)])
+            table.scatter(inputs.slots[: len(rows)], latents[: len(rows)])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.lcm import NUM_COEFFICIENTS
+from models.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,12 @@ class RowInputs:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What one step of B rows reads, gathered: `latents`, `noise` [B, C, h, w], and so on."""
+    """What one step of B rows reads, gathered: `latents`, `noise` [B, C, h, w], and so on.
 
+    `slots` [B] are those that it was gathered from.
+    """
+
+    slots: torch.Tensor
     latents: torch.Tensor
     clean: torch.Tensor
     mask: torch.Tensor
@@ -84,9 +89,9 @@ class SlotTable:
         self.clean[slot].copy_(inputs.clean)
         self.mask[slot].copy_(inputs.mask)
         self.noise[slot].zero_()
-        self.noise[slot, : num_steps - 1].copy_(inputs.noise)
-        self.coefficients[slot, :num_steps].copy_(inputs.coefficients)
-        self.timesteps[slot, :num_steps].copy_(torch.tensor(inputs.timesteps))
+        self.noise[slot, : num_steps - 1].copy_(self._here(inputs.noise))
+        self.coefficients[slot, :num_steps].copy_(self._here(inputs.coefficients))
+        self.timesteps[slot, :num_steps].copy_(self._here(torch.tensor(inputs.timesteps)))
         for name, part in vars(inputs.conditioning).items():
             if part is not None:
                 getattr(self.conditioning, name)[slot].copy_(part)
@@ -100,9 +105,10 @@ class SlotTable:
 
     def gather(self, rows: Sequence[Row]) -> StepInputs:
         """Collect what the next step of these rows reads."""
-        slots = self._index([row.slot for row in rows])  # [B]
-        steps = self._index([row.step for row in rows])  # [B]
+        index = torch.tensor([[row.slot for row in rows], [row.step for row in rows]])  # [2, B]
+        slots, steps = self._here(index)  # in one copy
         return StepInputs(
+            slots=slots,
             latents=self.latents[slots],
             clean=self.clean[slots],
             mask=self.mask[slots],
@@ -114,14 +120,14 @@ class SlotTable:
 
     def gather_latents(self, rows: Sequence[Row]) -> torch.Tensor:
         """Return a copy of the rows' latents [B, C, h, w]."""
-        return self.latents[self._index([row.slot for row in rows])]
+        return self.latents[self._here(torch.tensor([row.slot for row in rows]))]
 
-    def scatter(self, rows: Sequence[Row], latents: torch.Tensor) -> None:
-        """Put the rows' next latents [B, C, h, w] into their slots."""
-        self.latents[self._index([row.slot for row in rows])] = latents
+    def scatter(self, slots: torch.Tensor, latents: torch.Tensor) -> None:
+        """Put rows' next latents [B, C, h, w] into their slots [B]."""
+        self.latents[slots] = latents
 
-    def _index(self, values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, device=self.latents.device)
+    def _here(self, tensor: torch.Tensor) -> torch.Tensor:
+        return to_device(tensor, self.latents.device)
 
 
 class SlotTables:

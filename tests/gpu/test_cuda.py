@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from models.graphs import CUDA_BUCKETS, CudaGraphs, Forward
 from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
+from models.transfer import CudaMoment, CudaTransfer, to_device
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.engine.warming import Warming
@@ -95,6 +97,93 @@ def test_join_and_leave_under_graphs(
     assert engine.stats.max_batch_seen >= 4
     for job in jobs:
         assert levels_apart(picture(outcomes[job.id]), picture(expected[job.id])) <= 2
+
+
+def test_what_goes_to_the_device_and_back_is_the_same() -> None:
+    """Through pinned memory, of any layout; the host's own may change at once."""
+    transfer, given = CudaTransfer(), torch.randn(64, 64)
+    expected = given.T.clone()
+    arrived = to_device(given.T, torch.device("cuda"), torch.float64)
+    given.zero_()
+    back = transfer.to_host(arrived.float())
+    assert back.is_pinned()
+    moment = transfer.moment()
+    moment.wait()
+    assert moment.has_come()
+    torch.testing.assert_close(back, expected)
+    assert to_device(given[:0], torch.device("cuda")).shape == (0, 64)
+
+
+def test_moments_are_the_device_s_own() -> None:
+    """What the host has only asked for takes its time between two of them."""
+    transfer, matrix = CudaTransfer(), torch.randn(4096, 4096, device="cuda")
+    (matrix @ matrix).sum().item()  # so that its libraries are there
+    first = transfer.moment()
+    for _ in range(50):
+        matrix = matrix @ matrix.clamp(-1, 1)
+    last = transfer.moment()
+    assert not last.has_come(), "the host has waited for the device"
+    last.wait()
+    assert last.ms_since(first) > 1
+
+
+@pytest.fixture
+def no_waits() -> Iterator[Callable[[str], None]]:
+    """The detector of torch, of calls in which the host waits for the device."""
+    yield torch.cuda.set_sync_debug_mode
+    torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_no_step_waits_for_the_device(
+    kl_checkpoint: Path, tmp_path: Path, no_waits: Callable[[str], None], *, is_captured: bool
+) -> None:
+    """From admission to the last picture no call synchronises: eager, captured, padded.
+
+    With prompts that were embedded before; what a text encoder does is its library's.
+    """
+    pipeline = on_cuda(kl_checkpoint)
+    warming = warmed(pipeline, tmp_path, compiles=False) if is_captured else None
+    jobs = mixed_jobs(5)
+    expected = run(engine_of(pipeline, warming), jobs)
+    engine = engine_of(pipeline, warming)
+    for job in jobs:
+        engine.add(job)
+    outcomes: dict[str, object] = {}
+    no_waits("error")
+    while engine.has_work():
+        outcomes |= {outcome.job_id: outcome for outcome in engine.step()}
+    no_waits("default")
+    assert engine.stats.num_failed == 0
+    for job in jobs:
+        outcome = outcomes[job.id]
+        assert isinstance(outcome, Finished)
+        assert levels_apart(picture(outcome), picture(expected[job.id])) <= LEVELS_FP16
+
+
+def test_the_host_is_ahead_of_the_device(kl_checkpoint: Path) -> None:
+    """Equal pictures to those of a host that waits after every step, and over slots full of NaN."""
+
+    class Waiting(CudaTransfer):
+        def moment(self) -> CudaMoment:
+            torch.cuda.synchronize()
+            return super().moment()
+
+    pipeline, jobs = on_cuda(kl_checkpoint, torch.float32), mixed_jobs(12)
+    pictures = []
+    for transfer in (Waiting(), CudaTransfer()):
+        engine = Engine(
+            {"": pipeline},
+            Scheduler(max_batch=MAX_BATCH, max_waiting=64),
+            transfer=transfer,
+            poisons_freed_slots=True,
+        )
+        pictures.append(joined_step_by_step(engine, jobs))
+    for job in jobs:
+        waited, ahead = (outcomes[job.id] for outcomes in pictures)
+        assert levels_apart(picture(waited), picture(ahead)) <= 2
+        assert isinstance(ahead, Finished)
+        assert min(ahead.times.encode_ms, ahead.times.denoise_ms, ahead.times.vae_ms) > 0
 
 
 def test_memory_is_level_over_many_pictures(tiny_checkpoint: Path, tmp_path: Path) -> None:

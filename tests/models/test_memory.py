@@ -118,6 +118,19 @@ def test_a_gpu_is_asked_for_its_own_memory_and_the_host_for_what_passes(
         loading.load_pipelines(settings)
 
 
+def test_the_second_gpu_is_the_one_of_its_process(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events and graphs are made where the engine's tensors are, not on the first GPU."""
+    chosen: list[str] = []
+    monkeypatch.setattr(loading, "_place", lambda _: ("cuda:1", torch.float16))
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 2000))
+    with pytest.raises(CheckpointError, match=r"cuda:1 has 0\.00 GB free"):
+        loading.load_pipelines(EngineSettings(model=str(tiny_checkpoint)))
+    assert chosen == ["cuda:1"]
+
+
 def peak_bytes(work: Callable[[], Any]) -> int:
     """The most that tensors took at once while something ran, as torch's allocator saw it."""
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
