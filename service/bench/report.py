@@ -42,10 +42,11 @@ def figures(run: Run, limit_ms: float) -> dict[str, float | int | str]:
 
 def _answers(run: Run) -> str:
     counts = Counter(sample.status for sample in run.samples)
-    return ", ".join(
+    told = (
         f"{count} x {'no answer' if status == NO_ANSWER else status}"
         for status, count in sorted(counts.items())
     )
+    return ", ".join(told) or "none"
 
 
 def to_table(values: dict[str, float | int | str]) -> Table:

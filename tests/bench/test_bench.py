@@ -97,6 +97,7 @@ def test_figures_count_goodput_and_percentiles() -> None:
     assert (values["p50_ms"], values["p99_ms"]) == (51.0, 100.0)
     assert values["answers"] == "100 x 200, 1 x 503"
     assert percentile([], 0.5) == 0.0
+    assert figures(Run(1.0), limit_ms=50)["answers"] == "none"
 
 
 def test_the_command_ends_in_a_line_of_json() -> None:

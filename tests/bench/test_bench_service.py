@@ -36,7 +36,7 @@ def load(run: Run) -> Iterator[Run]:
     """The part that loads a server, at one with a fake engine."""
     with running_server(queue_per_key=100) as url:
         words = ["--parts=load", f"--url={url}", "--users", "1", "3", "--shares", "0.5", "1.1",
-                 "--seconds=0.3", "--limit=300"]  # fmt: skip
+                 "--seconds=0.6", "--limit=300"]  # fmt: skip
         yield lambda *more: run(*words, *more)
 
 
@@ -49,7 +49,8 @@ def test_loads_are_measured_kept_and_gone_on_with(load: Run, tmp_path: Path) -> 
     rows = read_rows(tmp_path / "load.csv")
     wanted = {*load_points.COLUMNS, "url", "device", "dtype", "torch", "commit"}
     assert all(row[name] for row in rows for name in wanted)
-    assert {row["answers"].partition(" x ")[2] for row in rows} == {"200"}
+    answers = {row["answers"] for row in rows if row["requests"] != "0"}  # of a very busy machine
+    assert {answer.partition(" x ")[2] for answer in answers} == {"200"}
     capacity = float(rows[0]["pictures_per_s"])
     assert [float(row["rate"]) for row in rows[1:3]] == [
         pytest.approx(share * capacity, abs=0.01) for share in (1.1, 0.5)
