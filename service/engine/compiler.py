@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from service.jobs import rows_that_fit
 from service.logs import configure_logging
 from service.process import SEALED
 from service.settings import EngineSettings
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _NICENESS = 10
 COMPILED_SIZES = (1, 2)
-"""Rows: one, and any number beyond, have a package each."""
+"""Rows: one, and any number beyond, have a package each; the second where rows share a call."""
 
 
 _log = structlog.get_logger(__name__)
@@ -56,14 +57,17 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     """Make the packages that are missing; return how many could not be made."""
     import torch  # noqa: PLC0415 - seconds, and not for the engine that imports this module
 
+    from models.graphs import buckets_up_to  # noqa: PLC0415
     from models.packages import compile_package, package_path  # noqa: PLC0415
-    from service.engine.loading import load_pipelines  # noqa: PLC0415
+    from service.engine.loading import load_pipelines, max_batch_of  # noqa: PLC0415
 
+    max_batch = max_batch_of(settings)
     folder = Path(settings.cache_dir)
     wanted = {}
     for pipeline in load_pipelines(settings).values():
         for height, width in shapes:
-            for size in COMPILED_SIZES:
+            most = rows_that_fit(max_batch, height, width, pipeline.rows_per_row)
+            for size in buckets_up_to(most, COMPILED_SIZES):
                 for forward, inputs in pipeline.forwards(height, width, size):
                     path = package_path(folder, forward.name, forward.module, inputs)
                     wanted[path] = (forward.module, inputs)

@@ -40,7 +40,7 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     """
     device, dtype = _place(settings)
     pipelines = load_pipelines(settings)
-    max_batch = _max_batch(settings, device)
+    max_batch = max_batch_of(settings)
     scheduler = Scheduler(
         max_batch=max_batch,
         # The front counts the waiting; those about to run may all arrive before the next step.
@@ -71,8 +71,8 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     for checkpoint in found:
         verify(checkpoint, hashes=settings.verify == "full")
     styles = load_styles(settings.styles)
-    num_slots = 1 + max(NUM_SLOTS, _max_batch(settings, device))
-    num_pixels = _decoded_pixels(_max_batch(settings, device))
+    num_slots = 1 + max(NUM_SLOTS, max_batch_of(settings))
+    num_pixels = _decoded_pixels(max_batch_of(settings))
     _check_memory([_footprint(row, styles, num_slots, num_pixels) for row in found], device, dtype)
     for checkpoint in found:
         folder = local_folder(checkpoint)
@@ -81,7 +81,7 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
             device=device,
             dtype=dtype,
             adapters=_adapters(folder, styles),
-            max_batch=_max_batch(settings, device),
+            max_batch=max_batch_of(settings),
             guidance_range=checkpoint.guidance_range,
             is_compiled=settings.compile != "off",
         )
@@ -172,7 +172,9 @@ def _place(settings: EngineSettings) -> tuple[str, torch.dtype]:
     return device, pick_dtype(settings.dtype, device)
 
 
-def _max_batch(settings: EngineSettings, device: str) -> int:
+def max_batch_of(settings: EngineSettings) -> int:
+    """Return how many rows of 512 x 512 share a UNet call on the device of the settings."""
+    device, _ = _place(settings)
     return settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
 
 
@@ -185,7 +187,7 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
     warming = Warming(
         folder=Path(settings.cache_dir),
         sizes=CUDA_BUCKETS if is_cuda else COMPILED_SIZES,
-        max_batch=_max_batch(settings, device),
+        max_batch=max_batch_of(settings),
         start_compiler=partial(Compiler, settings),
         capturer=CudaGraphs() if is_cuda else None,
     )

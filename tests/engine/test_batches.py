@@ -43,9 +43,9 @@ class CountingPipeline(Pipeline):
         return super().decode_latents(latents, *others, **named)
 
 
-@pytest.fixture(params=["tiny_checkpoint", "kl_checkpoint"])
-def pipeline(request: pytest.FixtureRequest) -> CountingPipeline:
-    return CountingPipeline(load(request.getfixturevalue(request.param)))
+@pytest.fixture
+def pipeline(kl_checkpoint: Path) -> CountingPipeline:
+    return CountingPipeline(load(kl_checkpoint))
 
 
 def jobs_of(count: int, steps: int = 4) -> list[Job]:
@@ -62,11 +62,12 @@ def assert_as_alone(outcomes: dict[str, Finished | Failed], jobs: list[Job], alo
 
 
 @pytest.mark.parametrize("buckets", [(), (1, 2, 4, 8)])
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "kl_checkpoint"])
 def test_rows_that_join_and_leave_together_share_a_call(
-    pipeline: CountingPipeline, buckets: tuple[int, ...]
+    checkpoint: str, buckets: tuple[int, ...], request: pytest.FixtureRequest
 ) -> None:
     """Two at most are encoded at once, four decoded; padded or not, each picture is as alone."""
-    jobs = jobs_of(8)
+    pipeline, jobs = CountingPipeline(load(request.getfixturevalue(checkpoint))), jobs_of(8)
     pipeline.buckets = buckets
     outcomes = run(make_engine(pipeline, max_batch=8), jobs)
     assert {rows for rows, _ in pipeline.encodes} == {MAX_ADMISSIONS}

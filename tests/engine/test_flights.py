@@ -17,9 +17,10 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.jobs import Failed, Finished, Job, Pixels, Progress, StageTimes
 from tests.engine.late import LateTransfer
-from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
+from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 from tests.engine.test_engine import mixed_jobs
 from tests.engine.test_faults import HookedPipeline, OverflowingOnce, overflowing, small_job
+from tests.models.test_graphs import RecordingCapturer
 
 
 def late_engine(
@@ -39,11 +40,11 @@ def pipeline(tiny_checkpoint: Path) -> Pipeline:
 
 
 @pytest.mark.parametrize("max_batch", [1, 4])
-@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("chance", [0.0, 0.5])
 def test_pictures_do_not_depend_on_how_far_a_device_is_behind(
     pipeline: Pipeline, max_batch: int, chance: float
 ) -> None:
-    """Whether it is never done until it is waited for, sometimes, or always: equal pictures."""
+    """Whether it is never done until it is waited for, or sometimes: pictures are equal."""
     jobs = mixed_jobs(6)
     expected = run(make_engine(pipeline, max_batch=max_batch), jobs)
     engine = late_engine(pipeline, LateTransfer(chance), max_batch=max_batch)
@@ -83,6 +84,25 @@ def test_a_picture_on_its_way_holds_up_nobody(pipeline: Pipeline) -> None:
     assert isinstance(outcome, Finished)
     assert outcome.job_id == "first"
     assert engine.stats.num_unet_calls == calls + 1, "the second's first step was there by then"
+
+
+def test_what_is_on_its_way_is_not_overwritten(kl_checkpoint: Path) -> None:
+    """Captured forwards write each call's output where the last one's was: nobody reads it there.
+
+    Encodes, UNet calls and decodes of all buckets are captured, and rows wait for one another's.
+    """
+    capturer, pipeline, jobs = RecordingCapturer(), load(kl_checkpoint), mixed_jobs(7)
+    expected = run(make_engine(pipeline), jobs)
+    pipeline.buckets = (1, 2, 4)
+    with torch.inference_mode():
+        for size in pipeline.buckets:
+            for forward, inputs in pipeline.forwards(SIDE, SIDE, size):
+                forward.capture(capturer, *inputs)
+    engine = late_engine(pipeline, LateTransfer(0.3))
+    outcomes = run(engine, [*jobs, make_job("rows", seeds=(1, 2, 3, 4))])
+    for job in jobs:
+        assert levels_apart(picture(outcomes[job.id]), picture(expected[job.id])) <= 1
+    assert sum(captured.num_replays > 0 for captured in capturer.captured) >= 6
 
 
 @pytest.mark.parametrize("num_steps", range(1, 5))
@@ -218,7 +238,7 @@ class Moody(HookedPipeline):
         return pixels
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_invariants_hold_over_random_lives(pipeline: Pipeline, seed: int) -> None:
     """Whatever happens on the way: no slot is lost, each job has one end, and pictures are right.
 
