@@ -4,7 +4,7 @@
     python -m benchmarks.bench_engine --device cuda --checkpoint FOLDER see random_checkpoint.py
 
 In one run: the ceiling (a large matrix product and a large copy); for each size the ladder from
-diffusers eager to the final engine, rungs in turn; and the UNet step over the rows that share it.
+diffusers eager to the final engine, rungs in turn; and each part over the rows that share a call.
 Rows go to `results/engine.csv` and `results/batch.csv`, and what has one there is not measured
 again for the same code under the same conditions. Draws plots; ends in a line of JSON.
 """
@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.batch_sweep import COLUMNS as SWEEP_COLUMNS
+from benchmarks.batch_sweep import KEY as SWEEP_KEY
 from benchmarks.batch_sweep import Sweep, draw_sweep
 from benchmarks.budget import Budget
 from benchmarks.ceiling import measure_ceiling
@@ -59,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
     beside = place.conditions()
     tables = {
         name: Results(arguments.results / f"{name}.csv", key, beside, anew=arguments.anew)
-        for name, key in (("engine", KEY), ("batch", ("size", "batch")))
+        for name, key in (("engine", KEY), ("batch", SWEEP_KEY))
     }
     ceiling = measure_ceiling(place, arguments.scale)
     rungs = rungs_of(place, arguments.rungs)
@@ -74,9 +75,13 @@ def main(words: Sequence[str] | None = None) -> None:
         for size in arguments.sizes
         for steps in arguments.steps
         for name in climb.left(Workload(size, steps))
-    ] + [f"batch at {size}" for size in arguments.sizes if sweep.left(size, arguments.batches)]
+    ] + [
+        f"{batch} at {size}"
+        for size in arguments.sizes
+        for batch in sweep.left(size, arguments.batches)
+    ]
     print_table("one request at a time", tables["engine"].rows, COLUMNS)
-    print_table("rows that share a UNet step", tables["batch"].rows, SWEEP_COLUMNS)
+    print_table("rows that share a call", tables["batch"].rows, SWEEP_COLUMNS)
     draw_ladder(arguments, tables["engine"].rows)
     draw_sweep(arguments.results / "batch.png", tables["batch"].rows)
     print_json([row for table in tables.values() for row in table.added], left)

@@ -136,19 +136,17 @@ class EngineLane:
         """Rows of its UNet calls that nobody had asked for, since it was loaded."""
         return self._engine.stats.num_padded_rows
 
-    def parts(self, size: int) -> dict[str, Call]:
+    def parts(self, size: int, rows: int = 1) -> dict[str, Call]:
+        """Return calls of each part on so many rows of `size` x `size` pixels; text is one's."""
         kind = "tiny" if self._is_tiny else "full"
         names = {"denoise": "unet", f"encode-{kind}": "encode", f"decode-{kind}": "decode"}
         calls = {
-            names[name]: call for name, call in self.forwards(size, 1).items() if name in names
+            names[forward.name]: _call(forward, inputs, size)
+            for forward, inputs in self.pipeline.forwards(size, size, rows)
+            if forward.name in names
         }
         text = partial(self.pipeline.prompts.encode, make_job(0).params.prompt)
         return {**calls, "text": torch.inference_mode()(text)}
-
-    def forwards(self, size: int, rows: int) -> dict[str, Call]:
-        """Return what runs on so many rows of `size` x `size` pixels, by its name."""
-        pairs = self.pipeline.forwards(size, size, rows)
-        return {forward.name: _call(forward, inputs, size) for forward, inputs in pairs}
 
 
 def _call(forward: Forward, inputs: tuple[torch.Tensor, ...], size: int) -> Call:
@@ -157,7 +155,7 @@ def _call(forward: Forward, inputs: tuple[torch.Tensor, ...], size: int) -> Call
 
     def alive(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dtype == torch.uint8:
-            return photo.expand(tensor.shape).to(tensor.device)
+            return photo.expand(tensor.shape).contiguous().to(tensor.device)
         return torch.randn_like(tensor) if tensor.ndim == 4 else tensor
 
     return torch.inference_mode()(partial(forward, *map(alive, inputs)))

@@ -35,13 +35,13 @@ def test_it_measures_keeps_and_goes_on(
     assert cut["rows"] == []
     assert cut["left"] == [
         *(f"{name} at 64, 4 steps" for name in ("diffusers", "our loop", "channels-last")),
-        "batch at 64",
+        *(f"{part} of {rows} at 64" for part in ("unet", "encode", "decode") for rows in (1, 2)),
     ]
     told = run(capsys, kl_checkpoint, tmp_path)
     assert told["left"] == []
     rungs, batches = (read_rows(tmp_path / f"{name}.csv") for name in ("engine", "batch"))
     assert [row["rung"] for row in rungs] == ["diffusers", "our loop", "channels-last"]
-    assert [row["batch"] for row in batches] == ["1", "2"]
+    assert [row["batch"] for row in batches] == 3 * ["1", "2"]
     for rows, columns in ((rungs, climb.COLUMNS), (batches, batch_sweep.COLUMNS)):
         wanted = {*columns, "card", "driver", "torch", "dtype", "threads", "commit"}
         assert all(row[name] for row in rows for name in wanted)

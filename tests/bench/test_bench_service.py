@@ -81,21 +81,15 @@ def test_the_points_of_the_protocol_begin_with_the_most_telling() -> None:
 
 
 @pytest.mark.slow
-def test_starts_and_loads_of_a_real_service(
+def test_a_start_is_of_a_real_service(
     run: Run, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service is started for it, with the checkpoint that it is told: whole rows of each."""
+    """The service is started for it, with the checkpoint that it is told: a whole row, and one."""
     monkeypatch.setenv("REFINE_NUM_THREADS", "1")
-    words = [f"--checkpoint={tiny_checkpoint}", "--seconds=0.5", "--users", "1", "--shares",
-             "--parts", "start", "load"]  # fmt: skip
-    assert run(*words, "--budget=0")["left"] == [
-        "1 users, mixed", "1 users, 4 steps at 512", "eager",
-    ]  # fmt: skip
+    words = [f"--checkpoint={tiny_checkpoint}", "--parts", "start"]
+    assert run(*words, "--budget=0")["left"] == ["eager"]
     assert run(*words)["left"] == []
     [start] = read_rows(tmp_path / "start.csv")
     assert 0 < float(start["ready_s"]) < float(start["first_picture_s"])
     assert all(start[name] for name in (*cold_start.COLUMNS, *BESIDE))
-    loads = read_rows(tmp_path / "load.csv")
-    assert len(loads) == 2
-    assert all(row[name] for row in loads for name in BESIDE)
     assert run(*words)["rows"] == []
