@@ -12,6 +12,7 @@ again for the same code under the same conditions. Draws plots; ends in a line o
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -85,6 +86,8 @@ def main(words: Sequence[str] | None = None) -> None:
     draw_ladder(arguments, tables["engine"].rows)
     draw_sweep(arguments.results / "batch.png", tables["batch"].rows)
     print_json([row for table in tables.values() for row in table.added], left)
+    if climb.faults:
+        sys.exit("; ".join(climb.faults.values()))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,17 @@
     python -m benchmarks.bench_peers                                    pocket on this machine's CPU
     python -m benchmarks.bench_peers --device cuda --compiled --checkpoint FOLDER
 
-First each lane makes the same picture, and they are held against one another; then they are timed
-in turn, A-E-D-A-E-D: one request at a time, and `--users` requests at once that are mixed in steps,
-strength, guidance, prompt and seed (`results/peers.csv`); and C and F on one user's stream of
-frames (`results/stream.csv`). What has a row is left out. Draws a plot; ends in a line of JSON.
+First each lane makes the same picture: who makes another one, or fails, is left out, and the exit
+code is 1. Then they are timed in turn, A-E-B-A-E-B: one request at a time, and `--users` requests
+at once that are mixed in steps, strength, guidance, prompt and seed (`results/peers.csv`); and C
+and F on one user's stream of frames (`results/stream.csv`). What has a row is left out. Draws a
+plot; ends in a line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -80,6 +82,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print_table("one user's stream", stream.rows, STREAM_COLUMNS)
     _draw(arguments, crowd.rows)
     print_json([*crowd.added, *stream.added], left)
+    if race.faults:
+        sys.exit("; ".join(race.faults.values()))
 
 
 if __name__ == "__main__":

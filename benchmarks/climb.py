@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from rich.progress import Progress
 
 from benchmarks.budget import Budget
@@ -46,6 +47,7 @@ class Climb:
     results: Results
     rounds: int
     warm_ups: int
+    faults: dict[str, str] = field(default_factory=dict)  # by rung
 
     def left(self, workload: Workload) -> list[str]:
         """Return the names of the rungs that have no row yet."""
@@ -74,7 +76,12 @@ class Climb:
         for rung in most_telling_first(rungs):
             if budget.is_spent:
                 break
-            lanes[rung.name] = rung.make(self.place, size)
+            try:
+                lanes[rung.name] = rung.make(self.place, size)
+            except RuntimeError as error:  # the other rungs are told nevertheless
+                if not lanes or isinstance(error, torch.AcceleratorError):
+                    raise
+                self.faults[rung.name] = str(error)
             progress.advance(task)
         return lanes
 

@@ -1,4 +1,4 @@
-"""Lanes held against one another, then timed in turn; a row for each."""
+"""Lanes timed in turn; a row for each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-import numpy as np
 from rich.progress import Progress
 
 from benchmarks.budget import Budget
 from benchmarks.contenders import Contender, Team
-from benchmarks.engine_lane import EngineLane
+from benchmarks.entries import enter
 from benchmarks.lanes import Lane
-from benchmarks.requests import make_job, mixed_jobs, stream_jobs, varied_jobs
+from benchmarks.requests import make_job, mixed_jobs, stream_jobs
 from benchmarks.rows import Results, Row
 from benchmarks.timing import Call, take_turns
 from service.bench.report import percentile
@@ -29,7 +28,6 @@ STREAM_COLUMNS = (
     "time_against_c", "rate_against_c",
 )  # fmt: skip
 
-_MOST_LEVELS_APART = {"float32": 1, "float16": 12, "bfloat16": 24}
 _LOADING_SHARE = 0.6
 
 
@@ -76,6 +74,7 @@ class Race:
     frames: int
     rounds: int
     warm_ups: int
+    faults: dict[str, str] = field(default_factory=dict)  # by the letter of a lane
 
     def run(
         self,
@@ -85,33 +84,19 @@ class Race:
         progress: Progress,
         to_rows: MakeRows,
     ) -> None:
-        """Time who has no row yet, beside the first; keep the rows.
-
-        Raises SystemExit where a lane makes another picture than the first.
-        """
+        """Time who has no row yet, beside the first; keep the rows, and who may not have one."""
         left = {one.letter for one in contenders if not results.is_done(lane=one.letter)}
         if not left or budget.is_spent:
             return
         wanted = [one for one in contenders if one.letter in left or one is contenders[0]]
-        lanes = self._load(wanted, budget.part(_LOADING_SHARE), progress)
-        check_equal(list(lanes.values()), self._probe(), str(self.team.place.dtype)[6:])
+        loading = budget.part(_LOADING_SHARE)
+        lanes, faults = enter(wanted, self.team, self._probe(), loading, progress)
+        self.faults.update(faults)
         is_stream = to_rows is stream_rows
         times = self._time(lanes, budget, progress, is_stream=is_stream)
         for row in to_rows([one for one in wanted if one.letter in times], times):
             if row["lane"] in left:
                 results.add(row)
-
-    def _load(
-        self, contenders: Sequence[Contender], budget: Budget, progress: Progress
-    ) -> dict[str, Lane]:
-        lanes: dict[str, Lane] = {}
-        task = progress.add_task("loading", total=len(contenders))
-        for one in contenders:
-            if budget.is_spent:
-                break
-            lanes[one.letter] = one.make(self.team)
-            progress.advance(task)
-        return lanes
 
     def _probe(self) -> Job:
         return make_job(7, size=self.team.size, steps=self.steps)
@@ -165,24 +150,6 @@ class Race:
             times.rates.append(len(latencies) / seconds)
 
         return call
-
-
-def check_equal(lanes: Sequence[Lane], job: Job, dtype: str) -> None:
-    """Hold the lanes' pictures of one job against the first one's, and E's against its neighbours.
-
-    Raises SystemExit where one is another.
-    """
-    reference = lanes[0].picture(job).astype(int)
-    most = _MOST_LEVELS_APART[dtype]
-    for lane in lanes[1:]:
-        pictures = {lane.name: lane.picture(job)}
-        if isinstance(lane, EngineLane):
-            company = varied_jobs(3, job.params.height)
-            pictures[f"{lane.name} in company"] = lane.pictures([job, *company])[job.id]
-        for name, picture in pictures.items():
-            apart = int(np.abs(picture.astype(int) - reference).max())
-            if apart > most:
-                raise SystemExit(f"{name} is {apart} levels from {lanes[0].name}: nothing to time")
 
 
 def crowd_rows(contenders: Sequence[Contender], times: dict[str, Times]) -> list[Row]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import batch_sweep, bench_engine, climb
-from benchmarks.ladder import RUNGS, most_telling_first, rungs_of
+from benchmarks import batch_sweep, bench_engine, climb, ladder
+from benchmarks.ladder import RUNGS, Rung, most_telling_first, rungs_of
+from benchmarks.lanes import PartedLane
 from benchmarks.place import Place
 from benchmarks.rows import read_rows
 from tests.checkpoints import write_taesd
@@ -52,6 +53,23 @@ def test_it_measures_keeps_and_goes_on(
     assert run(capsys, kl_checkpoint, tmp_path)["rows"] == []
     anew = run(capsys, kl_checkpoint, tmp_path, "--batches", "--anew")
     assert [row["rung"] for row in anew["rows"]] == ["diffusers", "our loop", "channels-last"]
+
+
+def test_a_rung_that_cannot_be_made_costs_no_other_its_row(
+    capsys: pytest.CaptureFixture[str],
+    kl_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is told by the exit code, and has no row."""
+
+    def broken(*_: object) -> PartedLane:
+        raise RuntimeError("it could not be compiled")
+
+    monkeypatch.setattr(ladder, "RUNGS", (*ladder.RUNGS[:2], Rung("compiled", "more", broken)))
+    with pytest.raises(SystemExit, match="it could not be compiled"):
+        run(capsys, kl_checkpoint, tmp_path, "--batches", "--rungs", "our loop", "compiled")
+    assert [row["rung"] for row in read_rows(tmp_path / "engine.csv")] == ["diffusers", "our loop"]
 
 
 def test_each_rung_has_a_name_of_its_own() -> None:

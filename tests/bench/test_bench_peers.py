@@ -21,6 +21,7 @@ from benchmarks.requests import make_job, mixed_jobs, stream_jobs
 from benchmarks.rows import read_rows
 from benchmarks.stream_lane import StreamLane
 from benchmarks.work import count_work
+from service.jobs import Job, Pixels
 from tests.checkpoints import write_taesd
 
 SIDE = 64
@@ -73,27 +74,50 @@ def test_all_lanes_of_a_cpu_run_and_go_on(run: Run, tmp_path: Path) -> None:
 def test_a_lane_that_makes_another_picture_is_not_timed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Speed is of equal pictures, or there is no row."""
+    """Speed is of equal pictures, or there is no row; the run fails, and keeps the others'."""
     true_picture = EngineLane.picture
-    monkeypatch.setattr(EngineLane, "picture", lambda lane, job: 255 - true_picture(lane, job))
-    with pytest.raises(SystemExit, match=r"E is .* levels from A: nothing to time"):
-        run()
-    assert read_rows(tmp_path / "peers.csv") == []
+
+    def upside_down(lane: EngineLane, job: Job) -> Pixels:
+        picture = true_picture(lane, job)
+        return picture[::-1] if lane.name == "D" else picture
+
+    monkeypatch.setattr(EngineLane, "picture", upside_down)
+    with pytest.raises(SystemExit, match=r"D alone is .* levels from the first lane's picture"):
+        run("--lanes", "E", "D")
+    assert [row["lane"] for row in read_rows(tmp_path / "peers.csv")] == ["A", "E"]
 
 
 def test_a_picture_that_depends_on_its_neighbours_is_not_timed(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The same for a lane whose pictures are right alone and wrong in company."""
     true_pictures = EngineLane.pictures
 
-    def leaky(lane: EngineLane, jobs: list[Any]) -> dict[str, Any]:
+    def leaky(lane: EngineLane, jobs: list[Job]) -> dict[str, Pixels]:
         made = true_pictures(lane, jobs)
-        return made if len(made) == 1 else {name: 255 - one for name, one in made.items()}
+        return made if len(made) == 1 else {name: one[::-1] for name, one in made.items()}
 
     monkeypatch.setattr(EngineLane, "pictures", leaky)
-    with pytest.raises(SystemExit, match=r"E in company is .* levels from A"):
-        run()
+    with pytest.raises(SystemExit, match="E in company is"):
+        run("--lanes", "E")
+    assert [row["lane"] for row in read_rows(tmp_path / "peers.csv")] == ["A"]
+
+
+def test_a_lane_that_cannot_be_made_costs_no_other_its_row(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is told, and left for another time; without the first lane there is no run."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel for this")
+
+    monkeypatch.setattr(StreamLane, "__init__", broken)
+    with pytest.raises(RuntimeError, match="no kernel for this"):
+        run("--lanes", "C")
+    monkeypatch.setattr(Team, "batching", broken)
+    with pytest.raises(SystemExit, match="no kernel for this"):
+        run("--lanes", "E", "D")
+    assert [row["lane"] for row in read_rows(tmp_path / "peers.csv")] == ["A", "D"]
 
 
 @pytest.fixture(scope="module")
