@@ -87,10 +87,11 @@ def ddim_step(
     return torch.where(rows(earlier < 0), x_0, moved)
 
 
-def draw_grid(count: int, device: torch.device) -> Tensor:
-    """Return timesteps [count] of the distilled grid, with a little more of the end."""
-    index = torch.randint(1, GRID + 1, (count,), device=device)
-    index[torch.rand(count, device=device) < LAST_SHARE] = GRID
+def draw_grid(count: int, device: torch.device, latest: int = STEPS - 1) -> Tensor:
+    """Return timesteps [count] of the distilled grid up to `latest`, that one a little oftener."""
+    last = (latest + 1) // STRIDE
+    index = torch.randint(1, last + 1, (count,), device=device)
+    index[torch.rand(count, device=device) < LAST_SHARE] = last
     return index * STRIDE - 1  # 19, 39, ... 999
 
 

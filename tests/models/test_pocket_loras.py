@@ -77,6 +77,10 @@ def test_a_lora_changes_the_picture_towards_its_style(pipeline: Pipeline, style:
 
 
 def test_ink_takes_the_colour_away(pipeline: Pipeline) -> None:
-    """The LoRA of the black and white sketch leaves a coloured doodle less than half its colour."""
+    """With its LoRA a sketch in ink has a fifth of the doodle's colour at most, and less than off.
+
+    Off it is nearly ink already: the prompt says so.
+    """
     on, off = (refined(pipeline, "SKETCH_BW", with_lora=has) for has in (True, False))
-    assert saturation(on) < saturation(off) / 2
+    assert saturation(on) < saturation(drawn(DOODLE)) / 5
+    assert saturation(on) < saturation(off)

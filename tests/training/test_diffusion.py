@@ -58,6 +58,16 @@ def test_boundary_and_step_are_the_schedulers() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_the_grid_is_drawn_whole_and_up_to_its_latest() -> None:
+    """Every timestep of the distilled grid comes, the last oftener, and none after `latest`."""
+    torch.manual_seed(0)
+    for latest, many in ((999, 50), (299, 15)):
+        drawn, counts = diffusion.draw_grid(20_000, CPU, latest).unique(return_counts=True)
+        assert drawn.tolist() == list(range(19, latest + 1, 20))
+        assert len(drawn) == many
+        assert counts[-1] == counts.max()
+
+
 def test_guidance_embedding_is_the_pipelines() -> None:
     """W is embedded as the img2img pipeline embeds it."""
     w = torch.tensor([-0.5, 0.0, 7.0, 19.0])
