@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,6 @@ class EngineStats:
 
     num_unet_calls: int = 0
     num_padded_rows: int = 0
-    num_recompiles: int = 0
     max_batch_seen: int = 0
     batch_sizes: list[int] = field(default_factory=list)
     num_aborted: int = 0
@@ -38,6 +38,16 @@ class EngineStats:
         self.max_batch_seen = max(self.max_batch_seen, num_rows)
         self.batch_sizes += [0] * (num_rows - len(self.batch_sizes))
         self.batch_sizes[num_rows - 1] += 1
+
+
+def num_traced() -> int:
+    """Return how many graphs torch has traced in this process to compile them: 0, as it should be.
+
+    Forwards are compiled ahead of time by another process. Whatever is traced in this one keeps
+    rows waiting.
+    """
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    return int(dynamo.counters["stats"]["unique_graphs"]) if dynamo else 0
 
 
 class Pace:

@@ -25,6 +25,7 @@ import structlog
 
 from models.catalog import CheckpointError
 from service.allocation import MIB, bound_malloc, keep_tidy
+from service.engine.stats import num_traced
 from service.logs import configure_logging
 from service.messages import (
     Abort,
@@ -149,6 +150,7 @@ class Worker:
             reserved_bytes=reserved_bytes,
             resident_bytes=psutil.Process().memory_info().rss,
             num_blocks=sys.getallocatedblocks(),
+            num_recompiles=num_traced(),
             **asdict(engine.stats),
         )
 
