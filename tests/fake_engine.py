@@ -115,7 +115,7 @@ def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
     pipeline = SleepingPipeline(float(os.environ.get("FAKE_STEP_S", "0.01")))
     ready = Ready("cpu", "float32", settings.model, max_batch)
     engine = Engine({settings.model: pipeline}, scheduler)
-    states: Any = engine._states
+    states: Any = engine._states._states
     leak("engine", tasks=lambda: states.setdefault(object()))
     return engine, ready
 
