@@ -71,7 +71,7 @@ class EngineLane:
         return engine
 
     def _make_ready(self, *, has_graphs: bool) -> None:
-        warming = self._engine._warming  # noqa: SLF001 - a bench looks inside
+        warming = self._engine.warming
         if warming is None:
             raise RuntimeError(f"{self.name}: nothing is compiled")
         if not has_graphs:

@@ -115,5 +115,7 @@ def test_a_flood_leaves_another_key_its_share() -> None:
     assert {sample.status for sample in flooded} == {200}
     p95s = [percentile([s.elapsed_s for s in samples], 0.95) for samples in (lone, flooded)]
     print(f"p95 lone {p95s[0]:.3f} s, beside a flood {p95s[1]:.3f} s, {p95s[1] / p95s[0]:.2f} x")
-    # The ratio is reported, and gates nothing: the clients share the cores. What the scheduler does
-    # about it is counted in steps, in tests/engine/test_scheduler.py.
+    # Twice is the target, 1.3 what an idle machine shows. Clients share the cores, so four times
+    # fails; first come, first served would be fifty requests' time. Steps are counted, too, in
+    # tests/engine/test_scheduler.py.
+    assert p95s[1] < 4 * p95s[0]

@@ -138,24 +138,12 @@ def fill_bank(
 
 
 class Bank:
-    """The chunks of one shape in memory; `refresh` takes up those that came since.
-
-    With `crop` (pixels) it hands out square windows of the latents: how things look close by
-    at a served size, for the price of a small one.
-    """
+    """The chunks of one shape in memory; `refresh` takes up those that came since."""
 
     def __init__(
-        self,
-        folder: Path,
-        shape: Shape,
-        device: torch.device,
-        crop: int | None = None,
-        *,
-        for_trunk: bool = False,
+        self, folder: Path, shape: Shape, device: torch.device, *, for_trunk: bool = False
     ) -> None:
-        self.shape, self.for_trunk = shape, for_trunk
-        self.window = (crop // 8, crop // 8) if crop else (shape[0] // 8, shape[1] // 8)
-        self.device = device
+        self.shape, self.device, self.for_trunk = shape, device, for_trunk
         self._where = chunk_folder(folder, shape)
         self._names: set[str] = set()
         self.latents = torch.empty(0, 4, shape[0] // 8, shape[1] // 8, dtype=torch.float16)
@@ -177,12 +165,8 @@ class Bank:
                 setattr(self, name, whole.to(self.device))
 
     def draw(self, count: int, lot: torch.Generator) -> Sample:
-        """Return a batch of `count`, cut to the bank's window."""
+        """Return a batch of `count`."""
         index = torch.randint(len(self), (count,), generator=lot).to(self.device)
-        height, width = self.window
-        room = torch.tensor(self.latents.shape[-2:]) - torch.tensor(self.window) + 1
-        top, left = (torch.rand(2, generator=lot) * room).long().tolist()
-        window = (..., slice(top, top + height), slice(left, left + width))
-        latents, doodles = (planes[window][index] for planes in (self.latents, self.doodles))
+        latents, doodles = self.latents[index], self.doodles[index]
         tokens = self.tokens[index].long()
         return Sample(latents.float(), doodles.float(), tokens, self.for_trunk)

@@ -16,7 +16,6 @@ class Diet:
     """A shape, how many chunks of how many scenes its bank has, and its weight in a step."""
 
     shape: Shape
-    crop: int | None  # pixels of the square windows to learn from; None is the whole picture
     chunks: int
     scenes: int
     weight: float
@@ -26,18 +25,14 @@ class Diet:
 def parse_diet(text: str) -> list[Diet]:
     """Read "128x128:40:64:0.8,512x640:2:8:0.1": shape, chunks, scenes a chunk, weight.
 
-    "512x512@256:40:4:0.5" learns from windows of 256 pixels of the pictures of 512; "128x128^"
-    teaches the trunk from small pictures.
+    "128x128^:250:50:0.9" teaches the trunk alone, from small pictures.
     """
     diets = []
     for item in text.split(","):
         shape, chunks, scenes, weight = item.split(":")
-        sides, _, crop = shape.removesuffix("^").partition("@")
-        height, width = (int(side) for side in sides.split("x"))
-        cut = int(crop) if crop else None
-        diets.append(
-            Diet((height, width), cut, int(chunks), int(scenes), float(weight), shape.endswith("^"))
-        )
+        height, width = (int(side) for side in shape.removesuffix("^").split("x"))
+        for_trunk = shape.endswith("^")
+        diets.append(Diet((height, width), int(chunks), int(scenes), float(weight), for_trunk))
     return diets
 
 

@@ -59,8 +59,9 @@ class Mixture:
 
     def draw(self, lot: torch.Generator) -> Sample:
         bank = self.banks[int(torch.multinomial(self.weights, 1, generator=lot))]
-        area = bank.window[0] * bank.window[1] * (TRUNK_ZOOM if bank.for_trunk else 1)
-        return bank.draw(max(4, round(self.base * 256 / area)), lot)
+        height, width = bank.shape
+        price = height * width / 128**2 * (TRUNK_ZOOM if bank.for_trunk else 1)
+        return bank.draw(max(4, round(self.base / price)), lot)
 
     def refresh(self) -> None:
         for bank in self.banks:

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--diet",
         default="",
-        help="shape:chunks:scenes:weight, separated by commas; the recipe's last, if left out",
+        help="shape:chunks:scenes:weight, by commas; the recipe's for that stage, if left out",
     )
     return parser
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture:
     """Return the banks of a diet, as far as they are filled."""
     pairs = [
-        (Bank(work, item.shape, device, item.crop, for_trunk=item.for_trunk), item.weight)
+        (Bank(work, item.shape, device, for_trunk=item.for_trunk), item.weight)
         for item in parse_diet(diet)
     ]
     filled = [(bank, weight) for bank, weight in pairs if len(bank)]
@@ -76,6 +76,8 @@ def _run_large_stage(
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
+    if stage == "student" and any(bank.for_trunk for bank in mixture.banks):
+        raise SystemExit(f"only a teacher has a trunk to teach: give the student no ^ in {diet}")
     train = train_teacher if stage == "teacher" else train_student
     rate = {"rate": args.rate} if args.rate else {}
     train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)
@@ -139,7 +141,8 @@ def main() -> None:
         inherit(args.pocket, args.work)
     plan = recipe(large=args.device != "cpu")
     if args.stage != "all":
-        run_stage(args.stage, args.minutes, args.diet or plan[-1].diet, args)
+        diet = next(step.diet for step in reversed(plan) if step.stage == args.stage)
+        run_stage(args.stage, args.minutes, args.diet or diet, args)
         return
     for step in plan:
         if step.stage == "reading" and _is_taught(args.work):

@@ -12,35 +12,22 @@ import torch
 from models.lcm import add_noise, step_coefficients, timesteps
 from models.transfer import to_device
 from service.engine.slots import RowInputs
+from service.engine.stage import Shared, Stage
 
 if TYPE_CHECKING:
     from models.pipeline import RowNoise
     from models.prompts import PromptEmbeds
-    from service.engine.checkpoints import Checkpoints
-    from service.engine.flights import Flights
     from service.engine.scheduler import Row
-    from service.engine.slots import SlotTables
-    from service.engine.states import States
     from service.engine.warming import Warming
 
 
-class Admitter:
+class Admitter(Stage):
     """Fills the slots of rows; those alike are encoded in one call."""
 
     def __init__(
-        self,
-        checkpoints: Checkpoints,
-        states: States,
-        tables: SlotTables,
-        flights: Flights,
-        *,
-        clock: Callable[[], float],
-        warming: Warming | None = None,
+        self, shared: Shared, clock: Callable[[], float], warming: Warming | None = None
     ) -> None:
-        self._checkpoints = checkpoints
-        self._states = states
-        self._tables = tables
-        self._flights = flights
+        super().__init__(shared)
         self._clock = clock
         self._warming = warming
 

@@ -8,35 +8,14 @@ from typing import TYPE_CHECKING
 
 from models.lcm import lcm_step
 from service.engine.faults import Fault, caught
+from service.engine.stage import Stage
 
 if TYPE_CHECKING:
-    from service.engine.checkpoints import Checkpoints
-    from service.engine.flights import Flights
-    from service.engine.scheduler import Row, Scheduler
-    from service.engine.slots import SlotTables
-    from service.engine.states import States
-    from service.engine.stats import EngineStats
+    from service.engine.scheduler import Row
 
 
-class Denoiser:
+class Denoiser(Stage):
     """Runs steps of rows in their slots."""
-
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        states: States,
-        tables: SlotTables,
-        flights: Flights,
-        *,
-        scheduler: Scheduler,
-        stats: EngineStats,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._states = states
-        self._tables = tables
-        self._flights = flights
-        self._scheduler = scheduler
-        self._stats = stats
 
     def denoise(self, scheduled: Sequence[Row]) -> None:
         """Run one step on the rows. A poisoned row fails alone."""

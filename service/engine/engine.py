@@ -18,6 +18,7 @@ from service.engine.faults import memory_bytes
 from service.engine.flights import Flight, Flights
 from service.engine.retiring import Retirer
 from service.engine.slots import SlotTables
+from service.engine.stage import Shared
 from service.engine.states import States
 from service.engine.stats import EngineStats, Pace
 from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
@@ -51,7 +52,7 @@ class Engine:
         self.pipelines = pipelines
         self.stats = EngineStats()
         self.pace = Pace(clock)
-        self._warming = warming
+        self.warming = warming
         self._poisons_freed_slots = poisons_freed_slots
         self._scheduler = scheduler
         self._clock = clock
@@ -60,12 +61,12 @@ class Engine:
         self._tables = SlotTables(scheduler.num_slots)
         self._states = States(scheduler, self.stats, device, clock)
         self._flights = Flights(transfer or transfer_of(device))
-        shared = self._checkpoints, self._states, self._tables, self._flights
-        self._admitter = Admitter(*shared, clock=clock, warming=warming)
-        self._denoiser = Denoiser(*shared, scheduler=scheduler, stats=self.stats)
-        self._retirer = Retirer(
-            *shared, scheduler=scheduler, stats=self.stats, admitter=self._admitter
+        shared = Shared(
+            self._checkpoints, self._states, self._tables, self._flights, scheduler, self.stats
         )
+        self._admitter = Admitter(shared, clock, warming)
+        self._denoiser = Denoiser(shared)
+        self._retirer = Retirer(shared, self._admitter)
 
     @property
     def num_jobs(self) -> int:
@@ -115,8 +116,8 @@ class Engine:
 
         The device goes on with it meanwhile: what it has not done yet comes out of a later call.
         """
-        if self._warming is not None:
-            self._warming.advance()
+        if self.warming is not None:
+            self.warming.advance()
         with self.pace.step():
             batch = self._scheduler.schedule(self._clock())
             self._expire(batch.expired)

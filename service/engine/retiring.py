@@ -15,42 +15,23 @@ import torch
 from models.pictures import pack, unpack
 from service.engine.faults import NotFinite
 from service.engine.flights import Decoded
+from service.engine.stage import Shared, Stage
 from service.jobs import Finished, StageTimes
 
 if TYPE_CHECKING:
     from service.engine.admitting import Admitter
-    from service.engine.checkpoints import Checkpoints
-    from service.engine.flights import Flights
-    from service.engine.scheduler import Row, Scheduler
-    from service.engine.slots import SlotTables
-    from service.engine.states import States
-    from service.engine.stats import EngineStats
+    from service.engine.scheduler import Row
 
 
-class Retirer:
+class Retirer(Stage):
     """Decodes rows that are done; those alike in one call.
 
     A row keeps its slot until its picture has arrived, since it may have to be run again: where
     16 bits did not suffice for the picture the autoencoder is run in fp32, for the latents the row.
     """
 
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        states: States,
-        tables: SlotTables,
-        flights: Flights,
-        *,
-        scheduler: Scheduler,
-        stats: EngineStats,
-        admitter: Admitter,
-    ) -> None:
-        self._checkpoints = checkpoints
-        self._states = states
-        self._tables = tables
-        self._flights = flights
-        self._scheduler = scheduler
-        self._stats = stats
+    def __init__(self, shared: Shared, admitter: Admitter) -> None:
+        super().__init__(shared)
         self._admitter = admitter
 
     def retire(self, rows: Sequence[Row]) -> None:

@@ -104,8 +104,9 @@ def test_a_bank_is_the_same_again(tmp_path: Path) -> None:
     torch.testing.assert_close(one.latents, other.latents)
     torch.testing.assert_close(one.tokens, other.tokens)
     torch.testing.assert_close(one.doodles[:2], one.doodles[2:4])  # of two scenes in three styles
-    sample = Bank(tmp_path / "a", (64, 80), CPU, crop=32).draw(5, torch.Generator())
-    assert sample.latents.shape == sample.doodles.shape == (5, 4, 4, 4)
+    sample = Bank(tmp_path / "a", (64, 80), CPU, for_trunk=True).draw(5, torch.Generator())
+    assert sample.for_trunk
+    assert sample.latents.shape == sample.doodles.shape == (5, 4, 8, 10)
     assert sample.tokens.shape == (5, 77)
     fill_bank(tmp_path / "a", model, (64, 80), range(2), scenes=2, device=CPU, until=Budget(1))
     one.refresh()
@@ -179,13 +180,35 @@ def both_ways(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def test_a_diet_is_read() -> None:
     """Shapes, chunks, scenes and weights stand in one argument."""
-    small, big = parse_diet("128x128:40:64:0.8,512x640@256:2:8:0.1")
-    assert (small.shape, small.crop) == ((128, 128), None)
-    assert (big.shape, big.crop) == ((512, 640), 256)
+    small, big = parse_diet("128x128:40:64:0.8,512x640:2:8:0.1")
+    assert (small.shape, big.shape) == ((128, 128), (512, 640))
     assert (big.chunks, big.scenes, big.weight) == (2, 8, 0.1)
     assert not small.for_trunk
     (trunk,) = parse_diet("128x128^:40:64:0.8")
-    assert (trunk.shape, trunk.crop, trunk.for_trunk) == ((128, 128), None, True)
+    assert (trunk.shape, trunk.for_trunk) == ((128, 128), True)
+
+
+def test_a_student_has_no_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A diet for the teacher's trunk is refused by name, before anything is trained on it."""
+    fill_bank(
+        tmp_path, build_autoencoder(), (64, 64), range(1), scenes=2, device=CPU, until=Budget(1)
+    )
+    words = ["--stage", "student", "--minutes", "0.01", "--diet", "64x64^:1:2:1.0"]
+    with pytest.raises(SystemExit, match="only a teacher has a trunk"):
+        run(monkeypatch, tmp_path, *words)
+    assert not (tmp_path / "student.safetensors").exists()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_each_stage_finds_what_the_recipe_has_filled(*, large: bool) -> None:
+    """A bank that teacher or student learn from is one that the bank's own diet names."""
+    steps = recipe(large=large)
+    (filled,) = [parse_diet(step.diet) for step in steps if step.stage == "bank"]
+    shapes = {diet.shape for diet in filled}
+    for step in steps:
+        diets = parse_diet(step.diet)
+        assert {diet.shape for diet in diets} <= shapes
+        assert step.stage != "student" or not any(diet.for_trunk for diet in diets)
 
 
 @pytest.mark.parametrize("large", [False, True])
