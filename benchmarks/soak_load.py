@@ -17,6 +17,10 @@ from tests.front.golden import WHOLE
 from tests.hostile.corpus import GOOD, bodies, files, texts
 
 ROUTES = ("/lcm-instant-refine", "/generations-lcm")
+RARER: tuple[tuple[str, dict[str, str]], ...] = (
+    ("/lcm-inpainting", {"maskDataUrl": GOOD}),
+    ("/lcm-upscale", {}),
+)
 _JSON = {"content-type": "application/json"}
 _ANSWER_S = 120.0
 _NUM_WARMING = 4
@@ -49,7 +53,7 @@ class Mix:
         self.is_warm = asyncio.Event()
 
     async def _warm_up(self) -> None:
-        """Send each hostile body once: later on none is the first to need as much memory."""
+        """Send each kind of body once: later on none is the first to need as much memory."""
         bodies = iter(self._hostile)
 
         async def send(http: httpx.AsyncClient) -> None:
@@ -58,6 +62,7 @@ class Mix:
 
         async with self.http() as http:
             await asyncio.gather(*(send(http) for _ in range(_NUM_WARMING)))
+            await self._other_routes(http)
 
     def http(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self._url, timeout=_ANSWER_S)
@@ -68,8 +73,9 @@ class Mix:
         self.is_warm.set()
         async with self.http() as http:
             callers = [(self._good, 1.0), (self._good, 1.0), (self._bad, 4.0), (self._gone, 4.0)]
+            rarer = [(self._session, 10.0), (self._other_routes, 20.0), (self._scrape, 20.0)]
             async with asyncio.TaskGroup() as tasks:
-                for caller, pace in [*callers, (self._session, 10.0), (self._scrape, 20.0)]:
+                for caller, pace in [*callers, *rarer]:
                     tasks.create_task(self._again(caller, http, pace * self._pace_s))
 
     async def _again(
@@ -84,12 +90,20 @@ class Mix:
         content = request(seed=self._rng.randrange(1000), prompt=f"boat {self._rng.random()}")
         await self._post(http, "good", content)
 
+    async def _other_routes(self, http: httpx.AsyncClient) -> None:
+        for route, fields in RARER:
+            content = request(seed=self._rng.randrange(1000), **fields)
+            await self._post(http, "good", content, route)
+
     async def _bad(self, http: httpx.AsyncClient) -> None:
         await self._post(http, "hostile", self._rng.choice(self._hostile))
 
-    async def _post(self, http: httpx.AsyncClient, kind: str, content: bytes) -> None:
+    async def _post(
+        self, http: httpx.AsyncClient, kind: str, content: bytes, route: str = ""
+    ) -> None:
+        route = route or self._rng.choice(ROUTES)
         try:
-            answer = await http.post(self._rng.choice(ROUTES), content=content, headers=_JSON)
+            answer = await http.post(route, content=content, headers=_JSON)
             self.counts[kind, str(answer.status_code)] += 1
         except httpx.TransportError as error:
             self.counts[kind, type(error).__name__] += 1
