@@ -11,6 +11,10 @@ which, by the libraries' own, may be hours; then it looks through all of them at
 it also keeps up to 2,000 freed tuples of each length: by its heartbeats alone an idle engine grew
 by 1 kB a second for a quarter of an hour. So what is loaded is left out, and a collection of the
 rest is made every minute: it takes 0.1 ms, where all took 49 ms in a front, 340 ms in an engine.
+
+What is smaller than the bound leaves holes in the heap. An engine that was asked for upscales, of 3
+to 7 MB each among small things, grew by 3 to 6 MB every few minutes while what it used did not. So
+the pages of holes are given back every minute, too.
 """
 
 from __future__ import annotations
@@ -53,7 +57,15 @@ def keep_tidy() -> None:
     threading.Thread(target=_collect, name="garbage", daemon=True).start()
 
 
+def give_back() -> None:
+    """Give the kernel the free pages of the heap, also those between what is in use."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _collect() -> None:
     while True:
         time.sleep(_COLLECT_S)
         gc.collect()
+        give_back()

@@ -38,6 +38,26 @@ print(resident_mb() - before)
 """
 
 
+# What is large was freed, and what is small among it is still there: holes that no limit closes.
+HOLES = """
+from service.allocation import bound_malloc, give_back
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
+
+bound_malloc(32 << 20)
+before, kept = resident_mb(), []
+for _ in range(20):
+    large = bytearray(b"x") * 3_000_000
+    kept.append((large, bytearray(b"y") * 2_000))
+kept = [small for _, small in kept]
+del large
+held = resident_mb() - before
+give_back()
+print(held, resident_mb() - before)
+"""
+
+
 def grown_mb(*arguments: str, **environment: str) -> float:
     command = [sys.executable, "-c", HOARD, *arguments]
     env = {**os.environ, **environment}
@@ -48,6 +68,16 @@ def grown_mb(*arguments: str, **environment: str) -> float:
 def test_what_was_freed_is_given_back() -> None:
     """Eight threads that draw and free pictures leave 1 MB where malloc is bounded, else 8."""
     assert grown_mb(str(128 * KIB)) < 3 < grown_mb()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
+def test_holes_in_the_heap_are_given_back() -> None:
+    """Of 60 MB that were freed below small things that stay the heap keeps 40 or more, then 2."""
+    command = [sys.executable, "-c", HOLES]
+    output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    held, left = (float(number) for number in output.split())
+    assert held > 40
+    assert left < 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
