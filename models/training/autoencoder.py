@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
+from models.training.precision import mixed
 from models.training.renderers import DOODLE, PAINTERS, render
 from models.training.textures import dead_leaves, pink_noise
 from models.training.world import draw_scene
@@ -176,7 +177,7 @@ class AutoencoderRun:
             group["lr"] = self.rate * factor
         crops = draw_crops(self.pools, self.batch, self.lot)
         crops = crops.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed(self.device):
             latents = self.model.encode(crops).latents
             output = self.model.decode(latents + NOISE * torch.randn_like(latents)).sample
         self.sharpness = min(SHARPNESS, self.sharpness + SHARPNESS / 1000)

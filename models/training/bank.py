@@ -1,14 +1,14 @@
 """Stage 2: scenes rendered, encoded and captioned once, kept in chunks to train from.
 
 A chunk is a safetensors file of one shape: latents [N, 4, h, w] in 16 bits and those of the same
-scenes as doodles, tokens [N, 77], the style's number [N]. Chunks are numbered; a chunk's number is
-its seed, so they can be made again.
+scenes as doodles, where things are [N, 1, h, w] in 0..255, tokens [N, 77], whether the scene is
+posed [N]. Chunks are numbered; a chunk's number is its seed, so they can be made again.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,13 @@ import torch
 from diffusers import AutoencoderTiny
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from tqdm import tqdm
 
 from models.training.captions import caption
 from models.training.checkpoint import Budget
 from models.training.gbuffer import rasterise
+from models.training.precision import mixed
 from models.training.renderers import DOODLE, PAINTERS, render
 from models.training.team import Team
 from models.training.tokens import tokenize
@@ -29,6 +31,7 @@ from models.training.world import draw_scene
 STYLES = (*PAINTERS, DOODLE)
 STYLES_A_SCENE = 3  # a rasterised scene is painted in so many styles
 DOODLE_SHARE = 0.03
+POSED_SHARE = 0.5  # of scenes
 TRAIN_SEEDS = 1_000_000  # scenes of the bank; judges and evaluation draw others
 Shape = tuple[int, int]
 
@@ -39,12 +42,28 @@ class Sample(NamedTuple):
     latents: Tensor  # [B, 4, h, w], float32
     doodles: Tensor  # [B, 4, h, w]: the same scenes, drawn as doodles
     tokens: Tensor  # [B, 77]
+    things: Tensor  # [B, 1, h, w], 0..1: where a thing is
+    posed: Tensor  # [B], whether the scene is posed (world.draw_scene)
     for_trunk: bool = False  # whether they are small ones that only the UNet's trunk learns from
 
     def share(self, team: Team) -> Sample:
         """Return the rows of one member of a team that has drawn this batch."""
-        latents, doodles, tokens = (team.share(rows) for rows in self[:3])
-        return self._replace(latents=latents, doodles=doodles, tokens=tokens)
+        latents, doodles, tokens, things, posed = (team.share(rows) for rows in self[:-1])
+        return Sample(latents, doodles, tokens, things, posed, self.for_trunk)
+
+
+COLUMNS = Sample._fields[:-1]
+
+
+def sample_of(columns: Mapping[str, Tensor]) -> Sample:
+    """Return rows as they lie in a chunk in the types that are learned from."""
+    return Sample(
+        columns["latents"].float(),
+        columns["doodles"].float(),
+        columns["tokens"].long(),
+        columns["things"].float() / 255,
+        columns["posed"],
+    )
 
 
 def _pick_styles(lot: random.Random) -> list[str]:
@@ -58,7 +77,7 @@ def _pick_styles(lot: random.Random) -> list[str]:
 def encode(model: AutoencoderTiny, pictures: Tensor) -> Tensor:
     """Return latents [B, 4, h, w] in float32 of pictures [B, 3, H, W] in 0..1."""
     pictures = (pictures * 2 - 1).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(pictures.device.type, torch.bfloat16):
+    with mixed(pictures.device):
         latents: Tensor = model.encode(pictures).latents
     return latents.float().contiguous()
 
@@ -66,7 +85,7 @@ def encode(model: AutoencoderTiny, pictures: Tensor) -> Tensor:
 @torch.no_grad()
 def decode(model: AutoencoderTiny, latents: Tensor) -> Tensor:
     """Return pictures [B, 3, H, W] in 0..1 of latents [B, 4, h, w]."""
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with mixed(latents.device):
         pictures: Tensor = model.decode(latents).sample
     return (pictures.float() / 2 + 0.5).clamp(0, 1)
 
@@ -88,24 +107,26 @@ def make_chunk(
     many = max(1, min(scenes, 2**20 // (shape[0] * shape[1])))
     if device.type == "cuda":
         many = max(1, min(scenes, 2**23 // (shape[0] * shape[1])))
-    latents, doodles, texts, numbers = [], [], [], []
+    columns: dict[str, list[Tensor]] = {name: [] for name in COLUMNS}
     for _ in range(0, scenes, many):
-        batch = [draw_scene(TRAIN_SEEDS + lot.randrange(1 << 30)) for _ in range(many)]
+        posed = [lot.random() < POSED_SHARE for _ in range(many)]
+        seeds = [TRAIN_SEEDS + lot.randrange(1 << 30) for _ in range(many)]
+        batch = [
+            draw_scene(seed, posed=is_posed) for seed, is_posed in zip(seeds, posed, strict=True)
+        ]
         plain = rasterise(batch, shape, device)
+        things = (F.avg_pool2d(plain.alpha, 8) * 255).round().byte().cpu()
         doodle = encode(model, render(batch, DOODLE, shape, device)).half().cpu()
         for style in styles or _pick_styles(lot):
             drawn = style == DOODLE
             painted = doodle if drawn else encode(model, PAINTERS[style](plain)).half().cpu()
-            latents.append(painted)
-            doodles.append(doodle)
-            texts += [caption(scene, style) for scene in batch]
-            numbers += [STYLES.index(style)] * many
-    return {
-        "latents": torch.cat(latents),
-        "doodles": torch.cat(doodles),
-        "tokens": torch.tensor(tokenize(texts), dtype=torch.int16),
-        "styles": torch.tensor(numbers, dtype=torch.uint8),
-    }
+            tokens = tokenize([caption(scene, style) for scene in batch])
+            columns["latents"].append(painted)
+            columns["doodles"].append(doodle)
+            columns["tokens"].append(torch.tensor(tokens, dtype=torch.int16))
+            columns["things"].append(things)
+            columns["posed"].append(torch.tensor(posed))
+    return {name: torch.cat(parts) for name, parts in columns.items()}
 
 
 def chunk_folder(folder: Path, shape: Shape) -> Path:
@@ -146,27 +167,30 @@ class Bank:
         self.shape, self.device, self.for_trunk = shape, device, for_trunk
         self._where = chunk_folder(folder, shape)
         self._names: set[str] = set()
-        self.latents = torch.empty(0, 4, shape[0] // 8, shape[1] // 8, dtype=torch.float16)
-        self.doodles = torch.empty_like(self.latents)
-        self.tokens = torch.empty(0, 77, dtype=torch.int16)
+        height, width = shape[0] // 8, shape[1] // 8
+        self._columns = {
+            "latents": torch.empty(0, 4, height, width, dtype=torch.float16),
+            "doodles": torch.empty(0, 4, height, width, dtype=torch.float16),
+            "tokens": torch.empty(0, 77, dtype=torch.int16),
+            "things": torch.empty(0, 1, height, width, dtype=torch.uint8),
+            "posed": torch.empty(0, dtype=torch.bool),
+        }
         self.refresh()
 
     def __len__(self) -> int:
-        return len(self.latents)
+        return len(self._columns["latents"])
 
     def refresh(self) -> None:
         fresh = sorted(p for p in self._where.glob("*.safetensors") if p.name not in self._names)
         chunks = [load_file(path) for path in fresh]
         self._names |= {path.name for path in fresh}
         if chunks:
-            for name in ("latents", "doodles", "tokens"):
-                kept = getattr(self, name)
-                whole = torch.cat([kept.cpu(), *(c[name] for c in chunks)])
-                setattr(self, name, whole.to(self.device))
+            for name, kept in self._columns.items():
+                whole = torch.cat([kept.cpu(), *(chunk[name] for chunk in chunks)])
+                self._columns[name] = whole.to(self.device)
 
     def draw(self, count: int, lot: torch.Generator) -> Sample:
         """Return a batch of `count`."""
         index = torch.randint(len(self), (count,), generator=lot).to(self.device)
-        latents, doodles = self.latents[index], self.doodles[index]
-        tokens = self.tokens[index].long()
-        return Sample(latents.float(), doodles.float(), tokens, self.for_trunk)
+        drawn = {name: column[index] for name, column in self._columns.items()}
+        return sample_of(drawn)._replace(for_trunk=self.for_trunk)

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 STEPS = 1000
 GRID = 50  # steps of the distilled grid: 19, 39, ... 999
 STRIDE = STEPS // GRID
-LAST_SHARE = 0.06  # of draws that are set to the end
+LAST_SHARE = 0.12  # of draws that are set to the end
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
 DOUBT_FROM, DOUBT_RAMP, DOUBT_SHARE = 880, 100, 0.8  # timesteps, timesteps, share of rows
 DOODLE_FROM, DOODLE_RAMP, DOODLE_SHARE = 250, 600, 0.5  # timesteps, timesteps, share of rows
+VAGUE_FROM, VAGUE_RAMP, VAGUE_SHARE = 400, 400, 0.3  # timesteps, timesteps, share of rows
+VAGUE_CELLS = 4  # along the shorter side of what a vague picture still tells
+LOOSE_LATEST = 899  # timestep, of scenes that are not posed
 
 
 def alphas_cumprod(device: torch.device) -> Tensor:
@@ -44,25 +48,50 @@ def noised(latents: Tensor, noise: Tensor, powers: Tensor, timesteps: Tensor) ->
     return signal * latents + sigma * noise
 
 
-def shown(latents: Tensor, doodles: Tensor, timesteps: Tensor) -> Tensor:
+def shown(latents: Tensor, doodles: Tensor, posed: Tensor, timesteps: Tensor) -> Tensor:
     """Return the pictures [B, 4, h, w] that lie under the noise, from which `latents` are asked.
 
     The service adds noise to what a person has drawn, not to what is to come of it. So the more
     noise there is, the more often it is the scene's doodle, up to half of the rows: the net
-    learns to redraw a doodle in the style that the prompt names.
+    learns to redraw a doodle in the style that the prompt names. And at times it is vague: what
+    a first step from noise makes, or a careless hand, is a blot, whose form the prompt must give.
 
     And the schedule never reaches pure noise: 7 % of the signal's scale is left at t = 999, enough
     in 64 x 64 latents to tell the mean colour. At strength 1 the net must believe the prompt
-    instead, so most rows near the end stand on a picture of another row. The doubt comes by
-    degrees: one step before the end, what lies under the noise is still nearly what it was there.
+    instead, so most posed rows [B] near the end stand on a picture of another row (loose ones do
+    not come there, see `latest_of`). The doubt comes by degrees: one step before the end, what
+    lies under the noise is still nearly what it was there.
     """
-    count, device = len(latents), latents.device
-    doodle_share = ((timesteps - DOODLE_FROM) / DOODLE_RAMP).clamp(0, DOODLE_SHARE)
-    is_doodle = torch.rand(count, device=device) < doodle_share
-    doubt_share = ((timesteps - DOUBT_FROM) / DOUBT_RAMP).clamp(0, DOUBT_SHARE)
-    is_other = torch.rand(count, device=device) < doubt_share
-    pictures = torch.where(rows(is_doodle), doodles, latents)
-    return torch.where(rows(is_other), pictures.roll(1, 0), pictures)
+    pictures = torch.where(
+        _some(timesteps, DOODLE_FROM, DOODLE_RAMP, DOODLE_SHARE), doodles, latents
+    )
+    is_vague = _some(timesteps, VAGUE_FROM, VAGUE_RAMP, VAGUE_SHARE)
+    pictures = torch.where(is_vague, vague(pictures), pictures)
+    is_other = _some(timesteps, DOUBT_FROM, DOUBT_RAMP, DOUBT_SHARE) & rows(posed)
+    return torch.where(is_other, pictures.roll(1, 0), pictures)
+
+
+def _some(timesteps: Tensor, start: int, ramp: int, share: float) -> Tensor:
+    """Draw which rows [B, 1, 1, 1] are meant: none up to `start`, then more, up to a share."""
+    shares = ((timesteps - start) / ramp).clamp(0, share)
+    return rows(torch.rand(len(timesteps), device=timesteps.device) < shares)
+
+
+def vague(pictures: Tensor) -> Tensor:
+    """Return latents [B, 4, h, w] without what is smaller than a quarter of the shorter side."""
+    height, width = pictures.shape[-2:]
+    short = min(height, width)
+    cells = (round(VAGUE_CELLS * height / short), round(VAGUE_CELLS * width / short))
+    few = F.adaptive_avg_pool2d(pictures, cells)
+    return F.interpolate(few, (height, width), mode="bilinear", align_corners=False)
+
+
+def latest_of(posed: Tensor) -> Tensor:
+    """Return the last timestep [B] to learn rows from: rows that are not posed [B] end sooner.
+
+    At the very end there is nothing but the prompt to go by, and it does not say where a thing is.
+    """
+    return torch.where(posed, STEPS - 1, LOOSE_LATEST)
 
 
 def velocity(x_t: Tensor, latents: Tensor, powers: Tensor, timesteps: Tensor) -> Tensor:
@@ -87,12 +116,12 @@ def ddim_step(
     return torch.where(rows(earlier < 0), x_0, moved)
 
 
-def draw_grid(count: int, device: torch.device, latest: int = STEPS - 1) -> Tensor:
-    """Return timesteps [count] of the distilled grid up to `latest`, that one a little oftener."""
+def draw_grid(latest: Tensor) -> Tensor:
+    """Return timesteps [B] of the distilled grid up to `latest` [B], that one a little oftener."""
     last = (latest + 1) // STRIDE
-    index = torch.randint(1, last + 1, (count,), device=device)
-    index[torch.rand(count, device=device) < LAST_SHARE] = last
-    return index * STRIDE - 1  # 19, 39, ... 999
+    index = (torch.rand(last.shape, device=latest.device) * last).long() + 1
+    is_last = torch.rand(last.shape, device=latest.device) < LAST_SHARE
+    return torch.where(is_last, last, index) * STRIDE - 1  # 19, 39, ... 999
 
 
 def boundary(timesteps: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from models.training import diffusion
 from models.training.bank import Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
-from models.training.nets import GUIDANCE_WIDTH, build_unet
+from models.training.nets import GUIDANCE_WIDTH, TRUNK_ZOOM, Trunk, build_unet, predict
+from models.training.precision import mixed
 from models.training.teacher import Mixture, Teacher, load_teacher
 from models.training.team import ALONE, Team
 from models.training.tokens import tokenize
@@ -59,12 +60,14 @@ class Asked(NamedTuple):
     w: Tensor  # [B], guidance - 1
 
 
-def consistency(net: nn.Module, asked: Asked, powers: Tensor) -> Tensor:
+def consistency(
+    net: UNet2DConditionModel, asked: Asked, powers: Tensor, trunk: Trunk | None = None
+) -> Tensor:
     """Return f(x_t, t, text, w) [B, 4, h, w]; below t = 0 it is x_t itself."""
     x_t, timesteps, text, w = asked
     steps = timesteps.clamp_min(0)
     embedding = diffusion.guidance_embedding(w, GUIDANCE_WIDTH)
-    v = net(x_t, steps, text, timestep_cond=embedding).sample.float()
+    v = predict(net, x_t, steps, text, embedding, trunk=trunk).float()
     skip, out = diffusion.boundary(steps)
     f = skip * x_t + out * diffusion.denoised(x_t, v, powers, steps)
     return torch.where(diffusion.rows(timesteps < 0), x_t, f)
@@ -92,12 +95,12 @@ class Distiller(nn.Module):
         self.register_buffer("empty", torch.tensor(tokenize([""])))
 
     @torch.no_grad()
-    def solve(self, x_t: Tensor, timesteps: Tensor, text: Tensor, w: Tensor) -> Tensor:
+    def solve(self, asked: Asked, trunk: Trunk | None) -> Tensor:
         """Return x one grid step earlier, along the teacher's guided trajectory."""
-        blank = self.teacher.read(self.empty).expand(len(x_t), -1, -1)
-        both = self.teacher.unet(
-            torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
-        ).sample.float()
+        x_t, timesteps, text, w = asked
+        blank = self.teacher.read(self.empty[:, : text.shape[1]]).expand(len(x_t), -1, -1)
+        inputs = torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
+        both = predict(self.teacher.unet, *inputs, trunk=trunk).float()
         with_text, without = (
             diffusion.denoised(x_t, v, self.powers, timesteps) for v in both.chunk(2)
         )
@@ -106,20 +109,26 @@ class Distiller(nn.Module):
         return diffusion.ddim_step(x_t, x_0, self.powers, timesteps, earlier)
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the pseudo-Huber distance between the student and its target."""
-        latents, doodles, tokens, _ = sample
+        """Return the pseudo-Huber distance between the student and its target.
+
+        From small pictures the inner levels alone learn, between the doors that the teacher's
+        trunk has come to: what a picture shows is theirs, at two fifths of the price.
+        """
+        latents, doodles, tokens, _, posed, for_trunk = sample
         count, device = len(latents), latents.device
-        timesteps = diffusion.draw_grid(count, device)
-        visible = diffusion.shown(latents, doodles, timesteps)
-        x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
+        timesteps = diffusion.draw_grid(diffusion.latest_of(posed))
+        visible = diffusion.shown(latents, doodles, posed, timesteps)
+        noise = torch.randn_like(latents) / (TRUNK_ZOOM if for_trunk else 1)
+        x_t = diffusion.noised(visible, noise, self.powers, timesteps)
+        trunk = self.teacher.trunk if for_trunk else None
         w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             with torch.no_grad():
-                text = self.teacher.read(tokens)
-                nearer = self.solve(x_t, timesteps, text, w)
-                earlier = timesteps - diffusion.STRIDE
-                goal = consistency(self.target, Asked(nearer, earlier, text, w), self.powers)
-            guess = consistency(self.student, Asked(x_t, timesteps, text, w), self.powers)
+                asked = Asked(x_t, timesteps, self.teacher.read(tokens), w)
+                nearer = self.solve(asked, trunk)
+                earlier = asked._replace(x_t=nearer, timesteps=timesteps - diffusion.STRIDE)
+                goal = consistency(self.target, earlier, self.powers, trunk)
+            guess = consistency(self.student, asked, self.powers, trunk)
         return huber(guess, goal)
 
     @torch.no_grad()

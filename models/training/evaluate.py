@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from models.device import pick_dtype
 from models.training.bench import Bench, Row, percent
 from models.training.export import folder_megabytes
 from models.training.judges import load_judge, own_accuracy, train_judge
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--sheet-only", action="store_true")
     args = parser.parse_args()
     cpu = torch.device("cpu")
-    pipeline = load_pipeline(args.pocket, cpu, torch.bfloat16)
+    pipeline = load_pipeline(args.pocket, cpu, pick_dtype("auto", "cpu"))
     contact_sheet(pipeline, args.pocket / "contact-sheet.jpg")
     if args.sheet_only:
         return

@@ -18,6 +18,7 @@ from models.training.checkpoint import Average, Budget, load_state, part, prefix
 from models.training.gbuffer import rasterise
 from models.training.loop import fit
 from models.training.palette import COLOUR_NAMES
+from models.training.precision import mixed
 from models.training.renderers import PAINTERS
 from models.training.world import KINDS, Scene, draw_scene
 
@@ -139,7 +140,7 @@ class JudgeRun:
             group["lr"] = self.rate * factor
         index = torch.randint(len(self.data.pictures), (64,), device=self.device)
         pictures = _augmented(self.data.pictures[index])
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed(self.device):
             verdict = self.judge(pictures.contiguous(memory_format=torch.channels_last))
         truth = (self.data.kind[index], self.data.colour[index], self.data.style[index])
         loss = judge_loss(Verdict(*(v.float() for v in verdict)), *truth)

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from models.training import diffusion
 from models.training.autoencoder import load_autoencoder
-from models.training.bank import Sample, Shape, make_chunk
+from models.training.bank import Shape, make_chunk, sample_of
 from models.training.checkpoint import Budget, save_state
 from models.training.distill import Asked, consistency, huber, load_student
 from models.training.loop import fit
+from models.training.precision import mixed
 from models.training.teacher import load_teacher
 
 LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")
@@ -71,11 +72,7 @@ class LoraRun:
             set_peft_model_state_dict(self.student, kept)
         vae = load_autoencoder(folder)
         chunk = make_chunk(vae, shape, 0, scenes=scenes, device=device, styles=(style,))
-        self.sample = Sample(
-            chunk["latents"].float().to(device),
-            chunk["doodles"].float().to(device),
-            chunk["tokens"].long().to(device),
-        )
+        self.sample = sample_of({name: rows.to(device) for name, rows in chunk.items()})
         with torch.no_grad():
             self.text = load_teacher(folder).to(device).read(self.sample.tokens)
         self.powers = diffusion.alphas_cumprod(device)
@@ -97,11 +94,11 @@ class LoraRun:
         """Return how far the student's pictures of rows `index` [B] are from the true renders."""
         latents, doodles = self.window(index)
         device = latents.device
-        timesteps = diffusion.draw_grid(len(latents), device, LATEST)
-        visible = diffusion.shown(latents, doodles, timesteps)
+        timesteps = diffusion.draw_grid(torch.full((len(latents),), LATEST, device=device))
+        visible = diffusion.shown(latents, doodles, self.sample.posed[index], timesteps)
         x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
         w = torch.rand(len(latents), device=device) * MAX_W
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             asked = Asked(x_t, timesteps, self.text[index], w)
             guess = consistency(self.student, asked, self.powers)
         return huber(guess, latents)

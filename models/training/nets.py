@@ -86,7 +86,7 @@ class Trunk(nn.Module):
 
     At 512 x 512 the levels that read the prompt see maps of 16 x 16 and 8 x 8. A picture of
     128 x 128 has latents of that size, so it can teach them, on the very maps that they will serve
-    on, for two fifths of the price. The outer levels, which know about edges and grain, are
+    on, for two fifths of the price, a teacher's as well as a student's. The outer levels, which know about edges and grain, are
     left out; a diet has both kinds of step, so that they keep fitting.
     """
 
@@ -97,10 +97,15 @@ class Trunk(nn.Module):
         nn.init.zeros_(self.exit.weight)  # a loud beginning would undo what the UNet has learned
 
     def forward(
-        self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, text: Tensor
+        self,
+        unet: UNet2DConditionModel,
+        x_t: Tensor,
+        timesteps: Tensor,
+        text: Tensor,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        """Return v [B, 4, h, w] of small latents x_t [B, 4, h, w]."""
-        time = unet.time_embedding(unet.time_proj(timesteps).to(x_t.dtype))
+        """Return v [B, 4, h, w] of small latents x_t [B, 4, h, w]; `guidance` is w, embedded."""
+        time = unet.time_embedding(unet.time_proj(timesteps).to(x_t.dtype), guidance)
         time = time + unet.add_embedding(text)
         hidden = self.entry(x_t)
         kept = [hidden]
@@ -119,3 +124,20 @@ class Trunk(nn.Module):
             )
         v: Tensor = self.exit(hidden)  # the last of the blocks has doubled the map's sides
         return v
+
+
+def predict(
+    unet: UNet2DConditionModel,
+    x_t: Tensor,
+    timesteps: Tensor,
+    text: Tensor,
+    guidance: Tensor | None = None,
+    *,
+    trunk: Trunk | None = None,
+) -> Tensor:
+    """Return v [B, 4, h, w] of the whole UNet, or of its inner levels where a trunk is given."""
+    if trunk is not None:
+        v: Tensor = trunk(unet, x_t, timesteps, text, guidance)
+    else:
+        v = unet(x_t, timesteps, text, timestep_cond=guidance).sample
+    return v

@@ -20,6 +20,7 @@ from models.training.captions import caption
 from models.training.checkpoint import Budget
 from models.training.loop import fit
 from models.training.palette import COLOUR_NAMES
+from models.training.precision import mixed
 from models.training.teacher import Teacher, TeacherState
 from models.training.tokens import tokenize
 from models.training.world import KINDS, PLACES, Scene, draw_scene
@@ -109,7 +110,7 @@ class ReadingRun:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
         tokens, told = (part.to(self.device) for part in draw_captions(self.lot, BATCH))
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed(self.device):
             both = self.reader(tokens)
         loss = reading_loss(both[0], told) + reading_loss(both[1], told)
         self.optimizer.zero_grad()

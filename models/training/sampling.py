@@ -15,6 +15,7 @@ from tqdm import tqdm
 from models.training import diffusion
 from models.training.bank import decode
 from models.training.distill import guided_denoised
+from models.training.precision import mixed
 from models.training.teacher import Teacher
 from models.training.tokens import tokenize
 
@@ -81,13 +82,13 @@ def sample_teacher(
         lot = torch.Generator().manual_seed(seed + at)
         x = torch.randn(len(few), 4, shape[0] // 8, shape[1] // 8, generator=lot).to(device)
         w = torch.full((len(few),), guidance - 1, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed(device):
             text = teacher.read(torch.tensor(tokenize(few), device=device))
             blank = teacher.read(torch.tensor(tokenize([""]), device=device)).expand_as(text)
         for step, t in enumerate(grid):
             now = torch.full((len(few),), t, device=device)
             then = now * 0 + (grid[step + 1] if step + 1 < steps else -1)
-            with torch.autocast(device.type, torch.bfloat16):
+            with mixed(device):
                 v = teacher.unet(torch.cat((x, x)), now.repeat(2), torch.cat((text, blank))).sample
             with_text, without = (
                 diffusion.denoised(x, half, powers, now) for half in v.float().chunk(2)

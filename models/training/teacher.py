@@ -13,12 +13,14 @@ from models.training.bank import Bank, Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
 from models.training.muon import Muon
-from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet
+from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet, predict
+from models.training.precision import mixed
 from models.training.team import ALONE, Team
 from models.training.tokens import tokenize
 
 EARLY = 0.7  # the exponent that spreads timesteps; 1 is even
 EARLY_TRUNK = 0.45
+THING_WEIGHT = 4.0
 DROPOUT = 0.1  # of prompts, replaced by "" (Ho and Salimans 2022, arXiv 2207.12598)
 
 
@@ -40,14 +42,8 @@ class Teacher(nn.Module):
         self, x_t: Tensor, timesteps: Tensor, tokens: Tensor, *, through_trunk: bool = False
     ) -> Tensor:
         """Return v [B, 4, h, w], of the whole UNet or of its trunk alone."""
-        text = self.read(tokens)
-        trunk, unet = self.trunk, self.unet
-        v: Tensor = (
-            trunk(unet, x_t, timesteps, text)
-            if through_trunk
-            else unet(x_t, timesteps, text).sample
-        )
-        return v
+        trunk = self.trunk if through_trunk else None
+        return predict(self.unet, x_t, timesteps, self.read(tokens), trunk=trunk)
 
 
 class Mixture:
@@ -86,35 +82,40 @@ def trimmed(tokens: Tensor, end: int, *, whole: bool) -> Tensor:
     return tokens[:, : min(longest + 3, tokens.shape[1])]
 
 
-def draw_timesteps(count: int, device: torch.device, early: float = EARLY) -> Tensor:
-    """Return timesteps [B], spread over 0..999, more densely towards the end the less `early` is.
+def draw_timesteps(latest: Tensor, early: float = EARLY) -> Tensor:
+    """Return timesteps [B], spread over 0..latest [B], more densely there the less `early` is.
 
     What a picture shows is decided early, under much noise; the large latents most of all,
     where the same noise hides less.
     """
+    count, device = len(latest), latest.device
     spread = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
     spread = spread[torch.randperm(count, device=device)] ** early
-    steps = (spread * diffusion.STEPS).long()
-    last = torch.rand(count, device=device) < 0.04
-    return torch.where(last, diffusion.STEPS - 1, steps.clamp_max(diffusion.STEPS - 1))
+    steps = (spread * (latest + 1)).long().minimum(latest)
+    is_last = torch.rand(count, device=device) < diffusion.LAST_SHARE
+    return torch.where(is_last, latest, steps)
 
 
 def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tensor) -> Tensor:
-    """Return the mean squared error of v over a batch.
+    """Return the mean squared error of v over a batch, in which things weigh more than places.
+
+    A thing covers a quarter of a picture, and what kind it is shows in a tenth.
 
     The trunk's small latents stand for large ones averaged over squares of TRUNK_ZOOM, where
     that much less of the noise is left: a timestep means to it what it means to the whole UNet.
     """
-    latents, doodles, tokens, for_trunk = sample
+    latents, doodles, tokens, things, posed, for_trunk = sample
     early, loudness = (EARLY_TRUNK, 1 / TRUNK_ZOOM) if for_trunk else (EARLY, 1.0)
-    timesteps = draw_timesteps(len(latents), latents.device, early)
-    visible = diffusion.shown(latents, doodles, timesteps)
+    timesteps = draw_timesteps(diffusion.latest_of(posed), early)
+    visible = diffusion.shown(latents, doodles, posed, timesteps)
     x_t = diffusion.noised(visible, loudness * torch.randn_like(latents), powers, timesteps)
     target = diffusion.velocity(x_t, latents, powers, timesteps)
     prompts = drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT)
-    with torch.autocast(latents.device.type, torch.bfloat16):
+    with mixed(latents.device):
         v = teacher(x_t, timesteps, prompts, through_trunk=for_trunk)
-    return F.mse_loss(v.float(), target)
+    weights = 1 + (THING_WEIGHT - 1) * F.max_pool2d(things, 3, stride=1, padding=1)
+    loss: Tensor = (weights * (v.float() - target).square()).mean() / weights.mean()
+    return loss
 
 
 def load_teacher(folder: Path, which: str = "average.") -> Teacher:

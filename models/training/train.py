@@ -76,8 +76,6 @@ def _run_large_stage(
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
-    if stage == "student" and any(bank.for_trunk for bank in mixture.banks):
-        raise SystemExit(f"only a teacher has a trunk to teach: give the student no ^ in {diet}")
     train = train_teacher if stage == "teacher" else train_student
     rate = {"rate": args.rate} if args.rate else {}
     train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)

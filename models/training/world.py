@@ -22,6 +22,7 @@ RELATIONS = ("left", "above", "front")
 _HIGH = {"sun": (0.2, 0.45), "moon": (0.2, 0.45), "cloud": (0.2, 0.45)}
 _STANDING = {"house", "tree", "mountain", "flower", "boat", "car", "mushroom"}
 _SIMPLE = {"circle", "square", "triangle", "star", "heart"}
+POSED_SPREAD = 0.25  # of the ranges that positions and sizes of a posed scene are drawn from
 # A thing must stand out from its place.
 _HIDDEN = {"snow": {"white"}, "night": {"black"}, "sky": {"white"}}
 
@@ -56,50 +57,71 @@ class Scene:
     words: int = field(default=0, compare=False)  # the lot of the caption's wording
 
 
-def _colour(lot: random.Random, place: str, ground: str) -> str:
+class _Lot(random.Random):
+    """Draws what a scene is; `spread` narrows the ranges of where its things are."""
+
+    spread = 1.0
+
+    @property
+    def is_loose(self) -> bool:
+        return self.spread == 1.0
+
+    def near(self, low: float, high: float) -> float:
+        """Return a number of the middle part of a range."""
+        middle = (low + high) / 2
+        return middle + (self.uniform(low, high) - middle) * self.spread
+
+
+def _colour(lot: _Lot, place: str, ground: str) -> str:
     hidden = {ground} if place == "plain" else _HIDDEN.get(place, set())
     if place == "plain" and ground == "white":
         hidden = hidden | {"white"}
     return lot.choice([name for name in COLOUR_NAMES if name not in hidden])
 
 
-def _single(lot: random.Random, place: str, ground: str) -> Thing:
+def _single(lot: _Lot, place: str, ground: str) -> Thing:
     kind = lot.choice(KINDS)
-    size = lot.uniform(0.2, 0.37)
-    x, y = lot.uniform(0.33, 0.67), lot.uniform(0.38, 0.62)
-    if lot.random() < 0.55:
+    size = lot.near(0.2, 0.37)
+    x, y = lot.near(0.33, 0.67), lot.near(0.38, 0.62)
+    if lot.random() < 0.55 or not lot.is_loose:
         if kind in _HIGH:
-            y = lot.uniform(*_HIGH[kind])
+            y = lot.near(*_HIGH[kind])
             size *= 0.85
         elif kind in _STANDING:
-            y = lot.uniform(0.5, 0.68)
+            y = lot.near(0.5, 0.68)
     tilt = lot.gauss(0, 0.12) if kind in _SIMPLE or kind == "fish" else lot.gauss(0, 0.03)
-    return Thing(kind, _colour(lot, place, ground), x, y, size, tilt)
+    return Thing(kind, _colour(lot, place, ground), x, y, size, tilt * lot.spread)
 
 
 def _moved(thing: Thing, x: float, y: float, size: float) -> Thing:
     return Thing(thing.kind, thing.colour, x, y, size, thing.tilt)
 
 
-def _pair(lot: random.Random, first: Thing, second: Thing, relation: str) -> tuple[Thing, ...]:
+def _pair(lot: _Lot, first: Thing, second: Thing, relation: str) -> tuple[Thing, ...]:
     """Place two things so that `first` is left of, above or in front of `second`."""
-    a, b = lot.uniform(0.14, 0.21), lot.uniform(0.14, 0.21)
+    a, b = lot.near(0.14, 0.21), lot.near(0.14, 0.21)
     if relation == "left":
-        y = lot.uniform(0.4, 0.62)
-        ends = (lot.uniform(0.2, 0.3), y), (lot.uniform(0.7, 0.8), y + lot.uniform(-0.08, 0.08))
+        y = lot.near(0.4, 0.62)
+        ends = (lot.near(0.2, 0.3), y), (lot.near(0.7, 0.8), y + lot.near(-0.08, 0.08))
     elif relation == "above":
-        x = lot.uniform(0.35, 0.65)
-        ends = (x, lot.uniform(0.22, 0.3)), (x + lot.uniform(-0.1, 0.1), lot.uniform(0.68, 0.76))
+        x = lot.near(0.35, 0.65)
+        ends = (x, lot.near(0.22, 0.3)), (x + lot.near(-0.1, 0.1), lot.near(0.68, 0.76))
     else:  # in front: the second is large and behind, the first small and lower
-        side = lot.choice((-1, 1))
-        b = lot.uniform(0.28, 0.36)
-        ends = (0.5 + side * lot.uniform(0.12, 0.2), 0.68), (0.5 - side * 0.06, 0.46)
+        side = lot.choice((-1, 1)) if lot.is_loose else -1
+        b = lot.near(0.28, 0.36)
+        ends = (0.5 + side * lot.near(0.12, 0.2), 0.68), (0.5 - side * 0.06, 0.46)
     return (_moved(second, *ends[1], b), _moved(first, *ends[0], a))
 
 
-def draw_scene(seed: int, max_things: int = 3) -> Scene:
-    """Return the scene of a seed: the same seed, the same scene."""
-    lot = random.Random(seed)  # noqa: S311 - pictures, not secrets
+def draw_scene(seed: int, max_things: int = 3, *, posed: bool = False) -> Scene:
+    """Return the scene of a seed: the same seed, the same scene.
+
+    In a `posed` one everything has its usual size and stands where it usually stands. A caption
+    does not say where things are: of loose scenes, all that can be learned from a caption alone is
+    their mean, a blur in which a star looks like a house.
+    """
+    lot = _Lot(seed)
+    lot.spread = POSED_SPREAD if posed else 1.0
     place = lot.choice(PLACES)
     ground = "white" if lot.random() < 0.4 else lot.choice(COLOUR_NAMES)
     count = min(max_things, lot.choices((1, 2, 3), (0.7, 0.22, 0.08))[0])
@@ -117,7 +139,7 @@ def draw_scene(seed: int, max_things: int = 3) -> Scene:
     elif count == 3:  # two of a kind under or over another
         second = _single(lot, place, ground)
         relation = "under"
-        over = _moved(second, lot.uniform(0.35, 0.65), lot.uniform(0.2, 0.26), 0.14)
+        over = _moved(second, lot.near(0.35, 0.65), lot.near(0.2, 0.26), 0.14)
         pair = _pair(lot, first, first, "left")
         things = (over, *(_moved(t, t.x, t.y * 0.4 + 0.45, 0.17) for t in pair))
     return Scene(
@@ -126,7 +148,7 @@ def draw_scene(seed: int, max_things: int = 3) -> Scene:
         seed=seed,
         relation=relation,
         ground=ground,
-        horizon=lot.uniform(0.55, 0.7),
-        light=lot.choice((-1.0, 1.0)),
+        horizon=lot.near(0.55, 0.7),
+        light=lot.choice((-1.0, 1.0)) if lot.is_loose else -1.0,
         words=lot.randrange(1 << 30),
     )

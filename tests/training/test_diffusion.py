@@ -34,16 +34,30 @@ def test_velocity_inverts_denoised() -> None:
 
 def test_doodles_lie_under_much_noise_and_other_rows_under_the_most() -> None:
     """Under little noise the picture itself; then doodles, up to half; at the end another row's."""
-    latents, doodles = (
-        torch.arange(4000.0).view(-1, 1, 1, 1),
-        -torch.arange(4000.0).view(-1, 1, 1, 1),
-    )
+    latents = torch.arange(4000.0).view(-1, 1, 1, 1)
     shares = ((100, 0, 0), (550, 0.5, 0), (930, 0.5, 0.5), (999, 0.5, 0.8))
     for t, doodle_share, other_share in shares:
-        seen = diffusion.shown(latents, doodles, torch.full((4000,), t)).flatten()
-        assert (seen < 0).float().mean().item() == pytest.approx(doodle_share, abs=0.05)
-        away = (seen.abs() != latents.flatten()).float().mean().item()
-        assert away == pytest.approx(other_share, abs=0.05)
+        for posed in (True, False):
+            rows, steps = torch.full((4000,), posed), torch.full((4000,), t)
+            seen = diffusion.shown(latents, -latents, rows, steps).flatten()
+            assert (seen < 0).float().mean().item() == pytest.approx(doodle_share, abs=0.05)
+            away = (seen.abs() != latents.flatten()).float().mean().item()
+            assert away == pytest.approx(other_share * posed, abs=0.05)
+
+
+def test_a_vague_picture_lies_under_some_rows_of_the_middle() -> None:
+    """It has the means of large squares and no details; none under little noise, then up to 0.3."""
+    torch.manual_seed(0)
+    pictures = torch.randn(1000, 4, 16, 16)
+    blot = diffusion.vague(pictures)
+    torch.testing.assert_close(blot.mean((2, 3)), pictures.mean((2, 3)), atol=0.1, rtol=0)
+    assert blot.std() < pictures.std() / 3
+    assert diffusion.vague(torch.randn(1, 4, 64, 128)).shape == (1, 4, 64, 128)
+    for t, share in ((399, 0), (500, 0.25), (760, 0.3)):
+        loose = torch.zeros(1000, dtype=torch.bool)
+        seen = diffusion.shown(pictures, pictures, loose, torch.full((1000,), t))
+        changed = (seen != pictures).flatten(1).any(1).float().mean().item()
+        assert changed == pytest.approx(share, abs=0.05)
 
 
 def test_boundary_and_step_are_the_schedulers() -> None:
@@ -61,8 +75,8 @@ def test_boundary_and_step_are_the_schedulers() -> None:
 def test_the_grid_is_drawn_whole_and_up_to_its_latest() -> None:
     """Every timestep of the distilled grid comes, the last oftener, and none after `latest`."""
     torch.manual_seed(0)
-    for latest, many in ((999, 50), (299, 15)):
-        steps = diffusion.draw_grid(20_000, CPU, latest)
+    for latest, many in ((999, 50), (899, 45), (299, 15)):
+        steps = diffusion.draw_grid(torch.full((20_000,), latest))
         drawn, counts = torch.unique(steps, return_counts=True)
         assert drawn.tolist() == list(range(19, latest + 1, 20))
         assert len(drawn) == many
@@ -102,11 +116,30 @@ def test_only_the_student_learns() -> None:
     distiller = Distiller(teacher, student_from_teacher(teacher))
     tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
     latents, doodles = torch.randn(2, 2, 4, 8, 8).unbind()
-    distiller(Sample(latents, doodles, tokens)).backward()
+    things, posed = torch.rand(2, 1, 8, 8), torch.tensor([True, False])
+    distiller(Sample(latents, doodles, tokens, things, posed)).backward()
     assert all(p.grad is None for p in distiller.teacher.parameters())
     assert all(p.grad is None for p in distiller.target.parameters())
     moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in distiller.student.parameters()]
     assert sum(moved) > 0.9 * len(moved)
+
+
+def test_small_pictures_teach_a_student_s_inner_levels_and_leave_the_doors_alone() -> None:
+    """Through the trunk the same levels learn as of the teacher; the trunk itself stays."""
+    torch.manual_seed(0)
+    teacher = Teacher()
+    torch.nn.init.normal_(teacher.trunk.exit.weight, std=0.01)
+    distiller = Distiller(teacher, student_from_teacher(teacher))
+    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
+    latents, doodles = torch.randn(2, 2, 4, 16, 16).unbind()
+    things, posed = torch.rand(2, 1, 16, 16), torch.tensor([True, False])
+    distiller(Sample(latents, doodles, tokens, things, posed, for_trunk=True)).backward()
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+    learning = {name for name, p in distiller.student.named_parameters() if p.grad is not None}
+    assert {name.split(".")[0] for name in learning} == {
+        "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks",
+    }  # fmt: skip
+    assert not any(name.startswith(("down_blocks.0", "up_blocks.3")) for name in learning)
 
 
 def test_the_student_begins_as_the_teacher() -> None:

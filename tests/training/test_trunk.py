@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from models.training import diffusion
@@ -61,14 +62,51 @@ def test_the_whole_net_learns_from_large_pictures(teacher: Teacher) -> None:
 def test_timesteps_crowd_towards_the_end() -> None:
     """The smaller the exponent, the more rows learn from much noise."""
     torch.manual_seed(0)
-    even, crowded = (draw_timesteps(4000, CPU, early).float().mean() for early in (1.0, 0.45))
-    assert even.item() == pytest.approx(520, abs=15)
-    assert crowded.item() == pytest.approx(700, abs=15)
+    even, crowded = (
+        draw_timesteps(torch.full((4000,), 999), early).float().mean() for early in (1.0, 0.45)
+    )
+    assert even.item() == pytest.approx(560, abs=15)
+    assert crowded.item() == pytest.approx(726, abs=15)
+
+
+def test_scenes_that_are_not_posed_end_sooner() -> None:
+    """No timestep is later than a row's latest, and that one comes oftener than the others."""
+    torch.manual_seed(0)
+    latest = diffusion.latest_of(torch.arange(4000) % 2 == 0)
+    drawn = draw_timesteps(latest)
+    assert set(latest.tolist()) == {899, 999}
+    assert (drawn <= latest).all()
+    assert ((drawn == latest).float().mean().item()) == pytest.approx(0.12, abs=0.02)
+
+
+def test_things_weigh_more_than_places() -> None:
+    """The same error costs more where a thing is; a wholly even weight changes nothing."""
+    sample = _sample(for_trunk=False)
+    left = torch.zeros(2, 1, 16, 16)
+    left[..., :8] = 1
+    losses = {}
+    for name, things in (("even", torch.ones_like(left)), ("thing", left), ("place", 1 - left)):
+        torch.manual_seed(1)
+        powers = diffusion.alphas_cumprod(CPU)
+        weighed = sample._replace(things=things)
+        losses[name] = teacher_loss(_WrongOnTheLeft(), weighed, _empty(), powers).item()
+    assert losses["place"] < losses["even"] < losses["thing"]
 
 
 def _sample(*, for_trunk: bool) -> Sample:
     latents, doodles = torch.randn(2, 2, 4, 16, 16).unbind()
-    return Sample(latents, doodles, torch.tensor(tokenize(["a red heart", "a boat"])), for_trunk)
+    tokens = torch.tensor(tokenize(["a red heart", "a boat"]))
+    things, posed = torch.rand(2, 1, 16, 16), torch.tensor([True, False])
+    return Sample(latents, doodles, tokens, things, posed, for_trunk)
+
+
+class _WrongOnTheLeft(nn.Module):
+    """A net whose v is far off in the left half alone, and about right elsewhere."""
+
+    def forward(self, x_t: Tensor, *_: Tensor, **__: bool) -> Tensor:
+        v = torch.zeros_like(x_t)
+        v[..., :8] = 9
+        return v
 
 
 def _empty() -> torch.Tensor:

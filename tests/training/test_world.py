@@ -95,3 +95,16 @@ def test_a_thing_shows_its_colour(kind: str) -> None:
     for style in ("NONE", DOODLE):
         red, green, blue = render([scene], style, (64, 64))[0]
         assert ((red > green + 0.3) & (red > blue + 0.3)).float().mean() > 0.05
+
+
+def test_a_posed_scene_shows_the_same_where_one_expects_it() -> None:
+    """Posed things of a kind lie within a third of the span that loose ones lie in."""
+    spans = []
+    for is_posed in (False, True):
+        boats = [
+            scene.things[0]
+            for scene in (draw_scene(seed, 1, posed=is_posed) for seed in range(2000))
+            if scene.things[0].kind == "boat"
+        ]
+        spans.append(max(boat.y for boat in boats) - min(boat.y for boat in boats))
+    assert spans[1] < spans[0] / 3
