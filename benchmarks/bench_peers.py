@@ -25,6 +25,7 @@ from benchmarks.place import add_arguments, place_of
 from benchmarks.race import CROWD_COLUMNS, STREAM_COLUMNS, Race, crowd_rows, stream_rows
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_bars, print_json, print_table
+from models.device import default_batch
 from service.logs import configure_logging
 
 
@@ -35,7 +36,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=4, help="of the lone request and the stream")
     parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--max-batch", type=int, default=0, help="0: 1 on a CPU, 8 on CUDA")
+    parser.add_argument("--max-batch", type=int, default=0, help="0: as the service has it")
     parser.add_argument("--compiled", action="store_true", help="all that can be")
     parser.add_argument("--frames", type=int, default=16, help="of the stream, in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -53,7 +54,7 @@ def _draw(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
     place, budget = place_of(arguments), Budget(arguments.budget)
-    max_batch = arguments.max_batch or (8 if place.is_cuda else 1)
+    max_batch = arguments.max_batch or default_batch(place.device)
     team = Team(place, arguments.size, max_batch, is_compiled=arguments.compiled)
     said = {"size": arguments.size, "max_batch": max_batch, "is_compiled": arguments.compiled}
     beside = {**said, **place.conditions()}

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.catalog import CheckpointError
+from models.cores import rows_here
 from models.transfer import to_device
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class AdaptedLayer(nn.Module):
         output: torch.Tensor = self.base(hidden)
         if not self.routing.is_active:
             return output
-        index = self.index[: hidden.shape[0]]  # [B]
+        index = rows_here(self.index, hidden.shape[0])  # [B]
         down, up = self.down[index], self.up[index]  # [B, r, in, ...], [B, out, r]
         if isinstance(self.base, nn.Conv2d):
             low = self._convolve(hidden, down)  # [B, r, h * w]

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import torch
 
+MAX_BATCH = 8
+"""The most rows that share a forward when nobody says."""
+
 _BF16_MATRIX_FLAG = "amx_bf16"
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -47,6 +50,14 @@ def pick_dtype(name: str, device: str) -> torch.dtype:
     if device != "cpu":
         return torch.float16
     return torch.bfloat16 if has_bf16_matrix_units() else torch.float32
+
+
+def default_batch(device: str) -> int:
+    """Return how many rows of 512 x 512 share a forward when nobody says.
+
+    On a CPU a row for each of torch's threads, since each then has a row to itself (models.cores).
+    """
+    return MAX_BATCH if device != "cpu" else min(MAX_BATCH, torch.get_num_threads())
 
 
 def has_bf16_matrix_units() -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from models.cores import deal
 from models.precision import InFp32
 
 RowFunction = Callable[..., torch.Tensor]
@@ -99,7 +100,12 @@ class Forward:
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run on rows. What is returned is good until the next call with inputs of these sizes."""
         captured = self._captured.get(_signature(inputs))
-        return captured.replay(inputs) if captured else self._function(inputs)(*inputs)
+        if captured:
+            return captured.replay(inputs)
+        function = self._function(inputs)
+        if function is self.module and inputs[0].device.type == "cpu":
+            return deal(function, inputs)
+        return function(*inputs)
 
     def in_fp32(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Run the module itself on rows that overflow 16 bits, slowly, without a copy of it."""

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
         ge=0,
         le=64,
         description="Rows of 512 x 512 that share a UNet call, of larger shapes as many as cost "
-        "the same; 0: 1 on a CPU, 8 on CUDA",
+        "the same; 0: one for each of torch's threads on a CPU, up to 8; 8 on CUDA",
     )
     num_threads: int = Field(
         0, ge=0, description="torch's threads in an engine; 0: the cores, shared among the engines"

@@ -86,8 +86,9 @@ class Trunk(nn.Module):
 
     At 512 x 512 the levels that read the prompt see maps of 16 x 16 and 8 x 8. A picture of
     128 x 128 has latents of that size, so it can teach them, on the very maps that they will serve
-    on, for two fifths of the price, a teacher's as well as a student's. The outer levels, which know about edges and grain, are
-    left out; a diet has both kinds of step, so that they keep fitting.
+    on, for two fifths of the price, a teacher's as well as a student's. The outer levels, which
+    know about edges and grain, are left out; a diet has both kinds of step, so that they keep
+    fitting.
     """
 
     def __init__(self) -> None:

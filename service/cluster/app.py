@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HEALTH_PERIOD_S = 2.0
 _STARTS_TRIED = 3
-_BATCH_ON_GPU = 8
+_MAX_BATCH = 8
 _NEXT_IN_LINE = 1
 """Requests at a replica beyond its slots, so that a free slot never waits for the network."""
 
@@ -70,9 +70,8 @@ def engines(settings: Settings) -> Application:
     if len(settings.devices()) > 1:
         raise ValueError("engines on Ray have a device each: name one, and REFINE_RAY_MAX_ENGINES")
     slots = max_batch(settings)
-    num_threads = settings.num_threads or max(1, int(settings.ray_cpus_per_engine))
     engine = settings.engines()[0].model_copy(
-        update={"max_batch": slots, "num_threads": num_threads}
+        update={"max_batch": slots, "num_threads": num_threads(settings)}
     )
     deployment = serve.deployment(
         EngineReplica,
@@ -97,7 +96,12 @@ def engines(settings: Settings) -> Application:
 
 def max_batch(settings: Settings) -> int:
     """Return the slots of an engine; what it would choose by itself is not known here yet."""
-    return settings.max_batch or (_BATCH_ON_GPU if settings.ray_gpus_per_engine else 1)
+    on_cpu = min(_MAX_BATCH, num_threads(settings))
+    return settings.max_batch or (_MAX_BATCH if settings.ray_gpus_per_engine else on_cpu)
+
+
+def num_threads(settings: Settings) -> int:
+    return settings.num_threads or max(1, int(settings.ray_cpus_per_engine))
 
 
 def max_engines(settings: Settings) -> int:

@@ -13,7 +13,7 @@ import transformers
 
 from models.adapters import NUM_SLOTS
 from models.catalog import Checkpoint, CheckpointError, find_checkpoints
-from models.device import pick_device, pick_dtype
+from models.device import default_batch, pick_device, pick_dtype
 from models.graphs import CUDA_BUCKETS, CudaGraphs
 from models.hub import local_folder, local_parts, verify
 from models.loader import Adapter, CheckpointFiles, load_pipeline
@@ -29,8 +29,6 @@ from service.messages import Ready
 from service.settings import EngineSettings
 
 _log = structlog.get_logger(__name__)
-
-_DEFAULT_BATCH = {"cpu": 1, "cuda": 8}
 
 
 def load_engine(settings: EngineSettings) -> tuple[Engine, Ready]:
@@ -175,7 +173,7 @@ def _place(settings: EngineSettings) -> tuple[str, torch.dtype]:
 def max_batch_of(settings: EngineSettings) -> int:
     """Return how many rows of 512 x 512 share a UNet call on the device of the settings."""
     device, _ = _place(settings)
-    return settings.max_batch or _DEFAULT_BATCH[torch.device(device).type]
+    return settings.max_batch or default_batch(device)
 
 
 def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> Warming | None:
