@@ -73,7 +73,7 @@ class Mix:
         self.is_warm.set()
         async with self.http() as http:
             callers = [(self._good, 1.0), (self._good, 1.0), (self._bad, 4.0), (self._gone, 4.0)]
-            rarer = [(self._session, 10.0), (self._other_routes, 20.0), (self._scrape, 20.0)]
+            rarer = [(self._session, 10.0), (self._other_routes, 60.0), (self._scrape, 20.0)]
             async with asyncio.TaskGroup() as tasks:
                 for caller, pace in [*callers, *rarer]:
                     tasks.create_task(self._again(caller, http, pace * self._pace_s))
@@ -101,10 +101,12 @@ class Mix:
     async def _post(
         self, http: httpx.AsyncClient, kind: str, content: bytes, route: str = ""
     ) -> None:
+        """Post a body; who is asked to come again later waits for so long."""
         route = route or self._rng.choice(ROUTES)
         try:
             answer = await http.post(route, content=content, headers=_JSON)
             self.counts[kind, str(answer.status_code)] += 1
+            await asyncio.sleep(float(answer.headers.get("retry-after", 0)))
         except httpx.TransportError as error:
             self.counts[kind, type(error).__name__] += 1
 
