@@ -41,7 +41,6 @@ def deal(function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]
         return function(*inputs)
 
     def run(share: Share) -> torch.Tensor:
-        torch.set_num_threads(num_cores // len(shares))
         _here.share = share
         try:
             with torch.inference_mode(is_inference):
@@ -49,7 +48,8 @@ def deal(function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]
         finally:
             _here.share = None
 
-    runs = [_threads(len(shares)).submit(run, share) for share in shares]
+    threads = _threads(len(shares), num_cores // len(shares))
+    runs = [threads.submit(run, share) for share in shares]
     wait(runs)  # also where one has failed: nobody may run on what is changed next
     return torch.cat([done.result() for done in runs])
 
@@ -65,5 +65,5 @@ def rows_here(rows: torch.Tensor, num_rows: int) -> torch.Tensor:
 
 
 @cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="core")
+def _threads(count: int, cores_each: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "core", torch.set_num_threads, (cores_each,))

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import torch
 
-MAX_BATCH = 8
-"""The most rows that share a forward when nobody says."""
-
+_MAX_BATCH = 8
 _BF16_MATRIX_FLAG = "amx_bf16"
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -57,7 +55,7 @@ def default_batch(device: str) -> int:
 
     On a CPU a row for each of torch's threads, since each then has a row to itself (models.cores).
     """
-    return MAX_BATCH if device != "cpu" else min(MAX_BATCH, torch.get_num_threads())
+    return _MAX_BATCH if device != "cpu" else min(_MAX_BATCH, torch.get_num_threads())
 
 
 def has_bf16_matrix_units() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,11 @@ from tests.models.test_adapters import make_loras
 
 
 @pytest.fixture(autouse=True)
-def two_cores() -> None:
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("num_cores", [1, 2, 3, 16])

@@ -19,7 +19,7 @@ from models.training.autoencoder import (
     psnr,
     start_as_thumbnail,
 )
-from models.training.bank import Bank, fill_bank
+from models.training.bank import Bank, fill_bank, make_chunk
 from models.training.checkpoint import Average, Budget, load_state, prefixed, save_state
 from models.training.diffusion import guidance_embedding
 from models.training.distill import student_from_teacher
@@ -28,6 +28,7 @@ from models.training.inherit import inherit
 from models.training.judges import Judge, frechet
 from models.training.lora import RANK, LoraRun, lora_path
 from models.training.nets import GUIDANCE_WIDTH
+from models.training.precision import mixed
 from models.training.recipe import parse_diet, recipe
 from models.training.renderers import render
 from models.training.sampling import load_pipeline, refine
@@ -103,6 +104,9 @@ def test_a_bank_is_the_same_again(tmp_path: Path) -> None:
     drawn, again = (bank.draw(6, torch.Generator().manual_seed(0)) for bank in (one, other))
     for column, same in zip(drawn, again, strict=True):
         torch.testing.assert_close(column, same)
+    chunk = make_chunk(model, (64, 80), 0, scenes=2, device=CPU)
+    for name in ("doodles", "things", "posed"):  # of two scenes in three styles
+        torch.testing.assert_close(chunk[name][:2], chunk[name][2:4])
     sample = Bank(tmp_path / "a", (64, 80), CPU, for_trunk=True).draw(5, torch.Generator())
     assert sample.for_trunk
     assert sample.latents.shape == sample.doodles.shape == (5, 4, 8, 10)
@@ -257,3 +261,14 @@ def test_a_state_of_ones_own_is_not_overwritten(tmp_path: Path) -> None:
     inherit(POCKET, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["autoencoder.safetensors"]
     assert load_state(tmp_path / "autoencoder.safetensors")[1]["seen"] == "7"
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_bfloat16_is_used_where_a_processor_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, *, native: bool
+) -> None:
+    """Without them a product stays in float32, which is faster there by two orders."""
+    monkeypatch.setattr("models.training.precision.has_bf16_matrix_units", lambda: native)
+    with mixed(CPU):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if native else torch.float32)
