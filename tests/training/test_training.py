@@ -202,7 +202,7 @@ def test_each_stage_finds_what_the_recipe_has_filled(*, large: bool) -> None:
     for step in steps:
         diets = parse_diet(step.diet)
         assert {diet.shape for diet in diets} <= shapes
-        assert step.stage != "student" or not any(diet.for_trunk for diet in diets)
+        assert step.stage != "lora" or not any(diet.for_trunk for diet in diets)
 
 
 @pytest.mark.parametrize("large", [False, True])
