@@ -20,7 +20,7 @@ from service.bench.pictures import photograph
 from service.engine.engine import Engine
 from service.engine.loading import load_engine
 from service.jobs import Finished, Job, Pixels
-from service.settings import EngineSettings
+from service.settings import EngineSettings, Tuning
 
 
 class EngineLane:
@@ -37,16 +37,20 @@ class EngineLane:
         is_channels_last: bool = True,
         autoencoder: Literal["full", "tiny"] = "full",
         size: int = 512,
+        tune: Tuning | None = None,
     ) -> None:
         """Load, and make ready for pictures of `size` x `size` where `is_compiled`.
 
-        `has_graphs` captures what is compiled, where there is CUDA. Raises RuntimeError where a
+        `has_graphs` captures what is compiled, where there is CUDA; `tune` is the place's unless
+        another is given. Raises RuntimeError where a
         forward could not be made ready: the lane would not be what its name says.
         """
         self.name = name
         self.unet_calls = self.unet_rows = 0
         self._is_tiny = autoencoder == "tiny"
-        self._engine = self._load(place, max_batch, size, is_compiled=is_compiled)
+        self._engine = self._load(
+            place, max_batch, size, tune or place.tune, is_compiled=is_compiled
+        )
         self.pipeline: Pipeline = next(iter(self._engine.pipelines.values()))
         if is_compiled:
             self._make_ready(has_graphs=has_graphs)
@@ -55,7 +59,9 @@ class EngineLane:
                 module.to(memory_format=torch.contiguous_format)
 
     @staticmethod
-    def _load(place: Place, max_batch: int, size: int, *, is_compiled: bool) -> Engine:
+    def _load(
+        place: Place, max_batch: int, size: int, tune: Tuning, *, is_compiled: bool
+    ) -> Engine:
         settings = EngineSettings(
             **place.model(),
             device=place.device,
@@ -64,6 +70,7 @@ class EngineLane:
             max_waiting=1024,
             max_waiting_per_caller=1024,
             compile="background" if is_compiled else "off",
+            tune=tune,
             hot_shapes=((size, size),),
             cache_dir=str(place.cache),
         )

@@ -44,14 +44,22 @@ RUNGS = (
         "compiled",
         "UNet and autoencoder compiled as whole graphs",
         lambda place, size: EngineLane(
-            place, "compiled", size=size, is_compiled=True, has_graphs=False
+            place, "compiled", size=size, is_compiled=True, has_graphs=False, tune="off"
         ),
     ),
     Rung(
         "CUDA graphs",
         "and captured: one launch a step",
-        lambda place, size: EngineLane(place, "CUDA graphs", size=size, is_compiled=True),
+        lambda place, size: EngineLane(
+            place, "CUDA graphs", size=size, is_compiled=True, tune="off"
+        ),
         lambda place: place.is_cuda,
+    ),
+    Rung(
+        "tuned",
+        "attention by the fastest kernel; with --tune max every kernel, and fused projections",
+        lambda place, size: EngineLane(place, "tuned", size=size, is_compiled=True),
+        lambda place: place.tune != "off",
     ),
     Rung(
         "TAESD",

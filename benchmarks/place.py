@@ -7,7 +7,7 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -15,6 +15,7 @@ from benchmarks.conditions import conditions
 from models.catalog import find_checkpoint
 from models.device import pick_dtype
 from models.hub import local_folder
+from service.settings import Tuning
 
 _NAME = "measured"
 
@@ -28,6 +29,7 @@ class Place:
     dtype_name: str = "float32"
     cache: Path = Path(".bench-cache")
     tiny: Path | None = None
+    tune: Tuning = "kernels"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -77,6 +79,7 @@ class Place:
             "device": torch.device(self.device).type,
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
+            "tune": self.tune,
             **conditions(),
         }
 
@@ -97,6 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser, *, budget_s: float) -> None:
     parser.add_argument("--tiny", type=Path, help="an AutoencoderTiny; else CHECKPOINT/tiny")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="", help="else float16 on CUDA, float32 on a CPU")
+    parser.add_argument(
+        "--tune", choices=get_args(Tuning), default="kernels", help="as REFINE_TUNE"
+    )
     parser.add_argument("--cache", type=Path, default=Path(".bench-cache"), help="compiled code")
     parser.add_argument("--budget", type=float, default=budget_s, help="seconds, more or less")
     parser.add_argument("--anew", action="store_true", help="measure what has a row already, too")
@@ -104,7 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, budget_s: float) -> None:
 
 
 def place_of(arguments: argparse.Namespace) -> Place:
-    """Return the place that `add_arguments` were given."""
+    """Return the place that `add_arguments` were given.
+
+    cuDNN keeps its first choice for each size of a convolution, whichever lane comes first: so all
+    lanes have theirs by timing, or none.
+    """
+    torch.backends.cudnn.benchmark = arguments.tune != "off"
     beside = arguments.checkpoint / "tiny"
     return Place(
         arguments.checkpoint,
@@ -112,4 +123,5 @@ def place_of(arguments: argparse.Namespace) -> Place:
         arguments.dtype or ("float32" if arguments.device == "cpu" else "float16"),
         arguments.cache,
         arguments.tiny or (beside if beside.is_dir() else None),
+        arguments.tune,
     )

@@ -76,6 +76,10 @@ def cuda_steps(cache: Path = _CACHE) -> list[Step]:
         ),
         Step("bench_service", (*place, "--compiled")),
         Step("bench_peers", (*place, *crowd, "--users", "32")),
+        *(
+            Step("bench_engine", (*place, *often, "--batches", "--rungs", rung, "--tune", tune))
+            for tune, rung in (("max", "tuned"), ("off", "CUDA graphs"))
+        ),
         Step("bench_engine", (*sdxl, *often, "--sizes", "1024"), weights="sdxl"),
     ]
 

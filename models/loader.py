@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from models.adapters import NUM_SLOTS, AdapterBank, rank_of
+from models.attention import fuse_projections
 from models.autoencoder import Autoencoder
 from models.catalog import CheckpointError
 from models.layout import (
@@ -94,6 +95,7 @@ def load_pipeline(
     max_batch: int = 1,
     guidance_range: tuple[float, float] = (1.0, 2.0),
     is_compiled: bool = False,
+    fuses_projections: bool = False,
 ) -> Pipeline:
     """Load a latent consistency checkpoint onto a device, with the LoRAs of its styles.
 
@@ -125,7 +127,13 @@ def load_pipeline(
         ),
         schedule=_load_schedule(files, index),
         guidance_range=guidance_range,
-        adapters=_bank(roots, adapters or {}, max_batch=max_batch, is_always_active=is_compiled),
+        adapters=_bank(
+            roots,
+            adapters or {},
+            max_batch=max_batch,
+            is_always_active=is_compiled,
+            fuses_projections=fuses_projections,
+        ),
     )
 
 
@@ -135,6 +143,7 @@ def _bank(
     *,
     max_batch: int,
     is_always_active: bool,
+    fuses_projections: bool,
 ) -> AdapterBank:
     loras: dict[str, Lora] = {}
     misfits: dict[str, str] = {}
@@ -148,6 +157,8 @@ def _bank(
             misfits[name] = str(error)
         else:
             loras[name] = lora
+    if fuses_projections:
+        fuse_projections(roots["unet"], {layer for lora in loras.values() for layer in lora})
     device: torch.device = roots["unet"].device  # type: ignore[assignment]
     return AdapterBank(
         roots,

@@ -19,6 +19,7 @@ import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch.export import Dim, export
 
+from models.attention import attending_by, pick_backend
 from models.catalog import CheckpointError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 _MAX_ROWS = {"cpu": 15, "cuda": 64}
 """A dynamic package's most rows: from 16 on a CPU's convolutions are other ones."""
 
-_SETTINGS = {"aot_inductor.package_constants_in_so": False}
+_SETTINGS: dict[str, Any] = {"aot_inductor.package_constants_in_so": False}
 
 
 def package_path(
@@ -43,19 +44,31 @@ def package_path(
     return folder / f"{name}-{digest}.pt2"
 
 
-def compile_package(module: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
+def compile_package(
+    module: nn.Module,
+    inputs: tuple[torch.Tensor, ...],
+    path: Path,
+    *,
+    picks_attention: bool = True,
+    autotunes: bool = False,
+) -> None:
     """Compile a forward for inputs of these sizes into a package, whole or not at all.
 
-    Takes a minute or more. Raises what torch.export and inductor raise.
+    Takes a minute or more. Raises what torch.export and inductor raise. `picks_attention` takes
+    the kernel of attention that is fastest here; `autotunes`, on CUDA, times inductor's others,
+    too (on a CPU they hold weights of their own, packed).
     """
-    rows = Dim("rows", min=2, max=_MAX_ROWS[inputs[0].device.type])
+    backend = pick_backend(module, inputs) if picks_attention else None
+    kind = inputs[0].device.type
+    settings = {**_SETTINGS, "max_autotune": autotunes and kind == "cuda"}
+    rows = Dim("rows", min=2, max=_MAX_ROWS[kind])
     dynamic = None if len(inputs[0]) == 1 else {"inputs": tuple({0: rows} for _ in inputs)}
-    with torch.no_grad():
+    with torch.no_grad(), attending_by(backend):
         inputs = tuple(tensor.clone() for tensor in inputs)  # none of inference mode
         program = export(module, inputs, dynamic_shapes=dynamic, strict=False)
         fresh = path.with_name(f".{path.stem}.tmp.pt2")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=_SETTINGS)
+        aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=settings)
     fresh.chmod(0o600)
     fresh.replace(path)
 

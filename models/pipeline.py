@@ -273,6 +273,8 @@ class Pipeline:
         rows = one.map(lambda part: part.expand(num_rows, *part.shape).contiguous())
         parts = (getattr(rows, name) for name in self._parts)
         yield self._denoising, (latents, timesteps, *parts)
+        if num_rows == 1:  # a prompt is embedded by itself
+            yield from self.prompts.forwards()
         for autoencoder in self.autoencoders.values():
             if encodes:
                 pixels = self._zeros(num_rows, height, width, 3).to(torch.uint8)

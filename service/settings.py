@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from service.keys import Limits, parse_limits
 
 CompileMode = Literal["off", "background", "full"]
+Tuning = Literal["off", "kernels", "max"]
 DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
 VerifyMode = Literal["sizes", "full"]
 LogFormat = Literal["console", "json"]
@@ -50,9 +51,15 @@ class EngineSettings(BaseModel):
     max_waiting_per_caller: int = 16
     num_threads: int = 0
     compile: CompileMode = "off"
+    tune: Tuning = "kernels"
     hot_shapes: tuple[tuple[int, int], ...] = ()
     cache_dir: str = ""
     log_format: LogFormat = "console"
+
+    @property
+    def package_dir(self) -> Path:
+        """Where compiled forwards are kept: those of one tuning."""
+        return Path(self.cache_dir) / self.tune
 
 
 class Settings(BaseSettings):
@@ -139,6 +146,12 @@ class Settings(BaseSettings):
         "off",
         description="Compiled forwards, and CUDA graphs on CUDA: `background` serves eager until "
         "they are there, `full` makes those of the hot shapes before it is ready, `off` none",
+    )
+    tune: Tuning = Field(
+        "kernels",
+        description="How a compiled forward gets its kernels: those of attention and of cuDNN's "
+        "convolutions by timing them on this device (`kernels`), also all others, which takes many "
+        "times as long (`max`: inductor's max-autotune), or by the libraries' rules (`off`)",
     )
     cache_dir: Path = Field(
         Path("~/.cache/instant-refine"),
@@ -276,6 +289,7 @@ class Settings(BaseSettings):
                 max_waiting_per_caller=max(1, self.queue_per_key // len(devices)),
                 num_threads=self.num_threads or shared,
                 compile=self.compile,
+                tune=self.tune,
                 hot_shapes=tuple(self.shapes()),
                 cache_dir=str(self.cache_dir.expanduser()),
                 log_format=self.log_format,

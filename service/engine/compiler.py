@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -62,21 +61,23 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     from service.engine.loading import load_pipelines, max_batch_of  # noqa: PLC0415
 
     max_batch = max_batch_of(settings)
-    folder = Path(settings.cache_dir)
     wanted = {}
     for pipeline in load_pipelines(settings).values():
         for height, width in shapes:
             most = rows_that_fit(max_batch, height, width, pipeline.rows_per_row)
             for size in buckets_up_to(most, COMPILED_SIZES):
                 for forward, inputs in pipeline.forwards(height, width, size):
-                    path = package_path(folder, forward.name, forward.module, inputs)
+                    path = package_path(settings.package_dir, forward.name, forward.module, inputs)
                     wanted[path] = (forward.module, inputs)
     missing = {path: given for path, given in wanted.items() if not path.exists()}
     num_failed = 0
     for number, (path, (module, inputs)) in enumerate(missing.items(), start=1):
         _log.info("compiling", package=path.stem, number=f"{number} of {len(missing)}")
         try:
-            compile_package(module, inputs, path)
+            compile_package(
+                module, inputs, path,
+                picks_attention=settings.tune != "off", autotunes=settings.tune == "max",
+            )  # fmt: skip
         except Exception:  # noqa: BLE001 - the others may go through, and eager serves this one
             _log.exception("a package could not be made", package=path.stem)
             num_failed += 1

@@ -82,6 +82,7 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
             max_batch=max_batch_of(settings),
             guidance_range=checkpoint.guidance_range,
             is_compiled=settings.compile != "off",
+            fuses_projections=settings.compile != "off" and settings.tune == "max",
         )
     _tell_misfits(pipelines, styles)
     return pipelines
@@ -182,8 +183,10 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
         return None
     device, _ = _place(settings)
     is_cuda = torch.device(device).type == "cuda"
+    if settings.tune != "off":  # before the first convolution: cuDNN keeps what it chose for it
+        torch.backends.cudnn.benchmark = True
     warming = Warming(
-        folder=Path(settings.cache_dir),
+        folder=settings.package_dir,
         sizes=CUDA_BUCKETS if is_cuda else COMPILED_SIZES,
         max_batch=max_batch_of(settings),
         start_compiler=partial(Compiler, settings),

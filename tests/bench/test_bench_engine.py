@@ -81,11 +81,16 @@ def test_each_rung_has_a_name_of_its_own() -> None:
 
 
 def test_a_place_has_the_rungs_that_it_can_climb(kl_checkpoint: Path, tmp_path: Path) -> None:
-    """No CUDA graphs without CUDA, no TAESD without one; the ends of the ladder are told first."""
+    """No CUDA graphs without CUDA, no TAESD without one, none that is tuned where the place is not.
+
+    The ends of the ladder are told first.
+    """
     names = [rung.name for rung in rungs_of(Place(kl_checkpoint))]
-    assert names == ["diffusers", "our loop", "channels-last", "compiled"]
+    assert names == ["diffusers", "our loop", "channels-last", "compiled", "tuned"]
+    untuned = [rung.name for rung in rungs_of(Place(kl_checkpoint, tune="off"))]
+    assert untuned == names[:-1]
     place = Place(kl_checkpoint, device="cuda", tiny=write_taesd(tmp_path))
     rungs = most_telling_first(rungs_of(place))
     assert [rung.name for rung in rungs] == [
-        "diffusers", "TAESD", "CUDA graphs", "compiled", "channels-last", "our loop",
+        "diffusers", "TAESD", "tuned", "CUDA graphs", "compiled", "channels-last", "our loop",
     ]  # fmt: skip

@@ -51,10 +51,10 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.M
 def test_a_compiled_lane_has_taken_up_its_packages(
     kl_checkpoint: Path, packages: list[torch.nn.Module], *, has_graphs: bool
 ) -> None:
-    """UNet, encoder and decoder, and its pictures are the eager lane's."""
+    """UNet, text encoder, encoder and decoder, and its pictures are the eager lane's."""
     place = Place(kl_checkpoint)
     lane = EngineLane(place, "compiled", size=SIDE, is_compiled=True, has_graphs=has_graphs)
-    assert len(packages) == 3
+    assert len(packages) == 4
     job = make_job(4, size=SIDE)
     assert np.array_equal(lane.picture(job), EngineLane(place, "eager").picture(job))
     assert lane.parts(SIDE).keys() == {"unet", "encode", "decode", "text"}
@@ -92,5 +92,5 @@ def test_a_lane_without_graphs_captures_none(
     EngineLane(place, "compiled", size=SIDE, is_compiled=True, has_graphs=False)
     assert not captured
     EngineLane(place, "CUDA graphs", size=SIDE, is_compiled=True)
-    assert len(captured) == 3
-    assert len(packages) == 6
+    assert len(captured) == 4
+    assert len(packages) == 8

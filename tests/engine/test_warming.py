@@ -137,7 +137,7 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     jobs = mixed_jobs(7)
     assert_same(joined_step_by_step(engine_of(pipeline, warming), jobs), kl_checkpoint, jobs)
     run(engine_of(pipeline, warming), [*mixed_jobs(4), make_job("rows", seeds=(1, 2, 3, 4))])
-    assert len(capturer.captured) == len(BUCKETS) + 2 + 3, "and encoders and decoders"
+    assert len(capturer.captured) == len(BUCKETS) + 1 + 2 + 3, "and texts, encoders, decoders"
     assert all(captured.num_replays > 0 for captured in capturer.captured)
     assert capturer.threads == {threading.get_ident()}
     again = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers)

@@ -22,7 +22,9 @@ def test_each_rung_and_lane_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     bench_engine.main([*place, "--sizes", "64", "--batches", "1", "2", "3", "--scale=0.1"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["left"] == []
     rungs = [row["rung"] for row in read_rows(tmp_path / "engine.csv")]
-    assert rungs == ["diffusers", "our loop", "channels-last", "compiled", "CUDA graphs", "TAESD"]
+    assert rungs == [
+        "diffusers", "our loop", "channels-last", "compiled", "CUDA graphs", "tuned", "TAESD",
+    ]  # fmt: skip
     bench_peers.main([*place, "--size=64", "--users=4", "--max-batch=4", "--compiled"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["left"] == []
     lanes = {row["lane"] for row in read_rows(tmp_path / "peers.csv")}

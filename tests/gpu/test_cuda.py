@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
+from models.attention import BACKENDS, attending_by, pick_backend
 from models.graphs import CUDA_BUCKETS, CudaGraphs, Forward
 from models.loader import CheckpointFiles, load_pipeline
+from models.packages import compile_package, load_package
 from models.pipeline import Pipeline
 from models.transfer import CudaMoment, CudaTransfer, to_device
 from service.engine.engine import Engine
@@ -21,6 +24,7 @@ from service.jobs import Failed, Finished
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, picture, run
 from tests.engine.test_engine import mixed_jobs
 from tests.engine.test_warming import Compilers, compiled_here, joined_step_by_step
+from tests.models.test_attention import Attending
 from tests.models.test_graphs import Blur, rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
@@ -97,6 +101,30 @@ def test_join_and_leave_under_graphs(
     assert engine.stats.max_batch_seen >= 4
     for job in jobs:
         assert levels_apart(picture(outcomes[job.id]), picture(expected[job.id])) <= 2
+
+
+def test_the_picked_attention_equals_the_plain_one() -> None:
+    """Whichever kernel is the fastest on this card, in fp16, on heads as wide as SD 1.5 has."""
+    module, given = Attending(), torch.randn(2, 8, 1024, 40, device="cuda", dtype=torch.float16)
+    picked = pick_backend(module, (given,))
+    assert picked in BACKENDS["cuda"]
+    with torch.inference_mode():
+        with attending_by(SDPBackend.MATH):
+            expected = module(given)
+        with attending_by(picked):
+            torch.testing.assert_close(module(given), expected, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.slow
+def test_a_package_of_autotuned_kernels_equals_its_module(tmp_path: Path) -> None:
+    """What REFINE_TUNE=max makes reads the module's weights, and holds for any number of rows."""
+    module, path = Blur().cuda(), tmp_path / "blur.pt2"
+    compile_package(module, tuple(part.cuda() for part in rows(2)), path, autotunes=True)
+    made = load_package(path, module)
+    with torch.inference_mode():
+        for count in (2, 3, 7):
+            inputs = tuple(part.cuda() for part in rows(count))
+            torch.testing.assert_close(made(*inputs), module(*inputs), rtol=1e-3, atol=1e-3)
 
 
 def test_what_goes_to_the_device_and_back_is_the_same() -> None:
