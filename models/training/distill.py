@@ -112,7 +112,7 @@ class Distiller(nn.Module):
         """Return the pseudo-Huber distance between the student and its target.
 
         From small pictures the inner levels alone learn, between the doors that the teacher's
-        trunk has come to: what a picture shows is theirs, at two fifths of the price.
+        trunk has come to: what a picture shows is theirs, at a third of the price.
         """
         latents, doodles, tokens, _, posed, for_trunk = sample
         count, device = len(latents), latents.device
