@@ -24,8 +24,9 @@ from service.bench.report import percentile
 KEY = ("rung", "size", "steps")
 COLUMNS = (
     *KEY, "p50_ms", "p95_ms", "unet_step_ms", "encode_ms", "decode_ms", "text_ms",
-    "time_against_first", "floor_ms", "share_of_floor",
+    "copy_ms", "codec_ms", "time_against_first", "floor_ms", "share_of_floor",
 )  # fmt: skip
+_PARTS = ("encode", "decode", "text", "copy", "codec")
 _LOADING_SHARE = 0.6
 """Of the budget that loading and compiling lanes may take; what is not loaded then waits."""
 
@@ -121,7 +122,7 @@ class Climb:
         whole = seen[f"{rung.name}/run"]
         p50_ms = 1000 * statistics.median(whole)
         first_ms = 1000 * statistics.median(seen[f"{self.rungs[0].name}/run"])
-        stages = {"unet_step": "unet", "encode": "encode", "decode": "decode", "text": "text"}
+        stages = {"unet_step": "unet"} | {part: part for part in _PARTS}
         times = {f"{name}_ms": seen.get(f"{rung.name}/{part}") for name, part in stages.items()}
         return {
             "rung": rung.name,

@@ -15,10 +15,13 @@ from benchmarks.place import Place
 from benchmarks.requests import make_job, tiny_of
 from benchmarks.timing import Call
 from models.graphs import Forward
+from models.pictures import pack
 from models.pipeline import Pipeline
+from models.transfer import transfer_of
 from service.bench.pictures import photograph
 from service.engine.engine import Engine
 from service.engine.loading import load_engine
+from service.front.images import encode_image
 from service.jobs import Finished, Job, Pixels
 from service.settings import EngineSettings, Tuning
 
@@ -144,7 +147,10 @@ class EngineLane:
         return self._engine.stats.num_padded_rows
 
     def parts(self, size: int, rows: int = 1) -> dict[str, Call]:
-        """Return calls of each part on so many rows of `size` x `size` pixels; text is one's."""
+        """Return calls of each part on so many rows of `size` x `size` pixels.
+
+        Text, the copy to the host and the JPEG are one row's.
+        """
         kind = "tiny" if self._is_tiny else "full"
         names = {"denoise": "unet", f"encode-{kind}": "encode", f"decode-{kind}": "decode"}
         calls = {
@@ -153,7 +159,19 @@ class EngineLane:
             if forward.name in names
         }
         text = partial(self.pipeline.prompts.encode, make_job(0).params.prompt)
-        return {**calls, "text": torch.inference_mode()(text)}
+        return {
+            **calls,
+            "text": torch.inference_mode()(text),
+            "copy": torch.inference_mode()(self._copy(size)),
+            "codec": partial(encode_image, photograph(size, size)),
+        }
+
+    def _copy(self, size: int) -> Call:
+        """Make bytes of a decoded picture, and bring them to the host."""
+        device, transfer = self.pipeline.device, transfer_of(self.pipeline.device)
+        latents = torch.randn(1, *self.pipeline.latent_shape(size, size), device=device)
+        decoded = torch.from_numpy(photograph(size, size))[None].to(device, torch.float32)
+        return lambda: transfer.to_host(pack(latents, decoded))
 
 
 def _call(forward: Forward, inputs: tuple[torch.Tensor, ...], size: int) -> Call:

@@ -26,6 +26,7 @@ from benchmarks.requests import make_job
 from benchmarks.timing import Call
 from models.lcm import LCMSchedule, timesteps
 from service.bench.pictures import photograph
+from service.front.images import encode_image
 from service.jobs import GenerationParams, Job, Pixels
 
 
@@ -151,6 +152,8 @@ class DiffusersLane:
             "encode": partial(pipeline.vae.encode, image),
             "decode": partial(pipeline.vae.decode, latents),
             "text": prompt,
+            "copy": partial(pipeline.image_processor.postprocess, image),
+            "codec": partial(encode_image, photograph(size, size)),
         }
         return {name: torch.no_grad()(call) for name, call in calls.items()}
 

@@ -57,7 +57,9 @@ def test_a_compiled_lane_has_taken_up_its_packages(
     assert len(packages) == 4
     job = make_job(4, size=SIDE)
     assert np.array_equal(lane.picture(job), EngineLane(place, "eager").picture(job))
-    assert lane.parts(SIDE).keys() == {"unet", "encode", "decode", "text"}
+    assert lane.parts(SIDE).keys() == {
+        "unet", "encode", "decode", "text", "copy", "codec",
+    }  # fmt: skip
 
 
 def test_a_lane_that_could_not_be_compiled_does_not_run(
