@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -32,12 +33,14 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.soak_load import Mix
-from benchmarks.soak_report import Report, Sample, read_samples, tell
+from benchmarks.soak_report import Report, Sample, bin_s, read_samples, tell
 
 RESULTS = Path(__file__).parent / "results" / "soak.csv"
 SERVE = (str(Path(sys.executable).with_name("instant-refine")), "serve")
 FAKE = (sys.executable, "-m", "tests.fake_serve")
 START_S = 180.0
+_REST_S = 7.0  # an engine that is idle gives back memory after 5
+_LEAST_PERIOD_S = 50.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _TASKS = {"front": "refine_loop_tasks ", "engine": 'refine_engine_jobs{engine="0"} '}
 _BLOCKS = {
@@ -89,16 +92,33 @@ async def soak(
         mix = Mix(url, pace_s)
         load = asyncio.create_task(mix.run())
         watch = asyncio.create_task(_watch(mix, front, report, every_s, out))
+        rests = asyncio.create_task(_rest(mix, bin_s(seconds), every_s))
         for signum in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(signum, watch.cancel)
         await asyncio.wait({load, watch}, return_when=asyncio.FIRST_COMPLETED)
         report.failures += [f"the load broke: {load.exception()!r}"] if load.done() else []
         report.failures += await _ended(watch, report)
-        load.cancel()
-        await asyncio.wait({load})
+        for task in (load, rests):
+            task.cancel()
+        await asyncio.wait({load, rests})
     report.answers = {" ".join(key): count for key, count in sorted(mix.counts.items())}
     report.failures += mix.failures(report.seen_s)
     return report
+
+
+async def _rest(mix: Mix, period_s: float, every_s: float) -> None:
+    """Let the callers rest once in each bin of the slopes, for as long as a sample then needs.
+
+    What a process has then is what it keeps: beside upscales it swings by tens of megabytes.
+    """
+    if period_s < _LEAST_PERIOD_S:
+        return
+    await mix.is_warm.wait()
+    began = time.monotonic()
+    for number in itertools.count(1):
+        await asyncio.sleep(max(0.0, began + number * period_s - time.monotonic()))
+        async with mix.resting():
+            await asyncio.sleep(_REST_S + every_s)
 
 
 async def _ended(watch: asyncio.Task[None], report: Report) -> list[str]:
@@ -165,7 +185,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=1800.0)
-    parser.add_argument("--every", type=float, default=5.0, help="seconds between samples")
+    parser.add_argument("--every", type=float, default=2.0, help="seconds between samples")
     parser.add_argument("--pace", type=float, default=0.5, help="seconds between a painter's calls")
     parser.add_argument("--model", default="tiny", help="tiny, fake, or what REFINE_MODEL takes")
     parser.add_argument("--out", type=Path, default=Path("out/soak"))

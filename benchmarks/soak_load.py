@@ -6,7 +6,8 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import httpx
@@ -51,6 +52,11 @@ class Mix:
         self._hostile = hostile_bodies()
         self.counts: Counter[tuple[str, str]] = Counter()
         self.is_warm = asyncio.Event()
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+        self._is_quiet = asyncio.Event()
+        self._is_quiet.set()
+        self._num_calls = 0
 
     async def _warm_up(self) -> None:
         """Send each kind of body once: later on none is the first to need as much memory."""
@@ -83,8 +89,24 @@ class Mix:
         pace_s: float,
     ) -> None:  # fmt: skip
         while True:
+            await self._goes_on.wait()
+            self._num_calls += 1
+            self._is_quiet.clear()
             await caller(http)
+            self._num_calls -= 1
+            if not self._num_calls:
+                self._is_quiet.set()
             await asyncio.sleep(pace_s * self._rng.uniform(0.5, 1.5))
+
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Let no caller call within it, after those that do have been answered."""
+        self._goes_on.clear()
+        try:
+            await self._is_quiet.wait()
+            yield
+        finally:
+            self._goes_on.set()
 
     async def _good(self, http: httpx.AsyncClient) -> None:
         content = request(seed=self._rng.randrange(1000), prompt=f"boat {self._rng.random()}")

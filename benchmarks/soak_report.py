@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.conditions import conditions
 from benchmarks.rows import append_row
-from benchmarks.slopes import Slope, bound_mb_per_hour, has_grown, slope
+from benchmarks.slopes import NUM_BINS, Slope, bound_mb_per_hour, has_grown, slope
 
 WARM_UP = 0.1
 COUNTS = ("threads", "files", "tasks")
@@ -118,6 +118,11 @@ def _judge(name: str, samples: Sequence[Sample], seen_s: float) -> Judgement:
         {which: (values[0], values[-1]) for which, values in counts.items()},
         tuple(which for which, values in counts.items() if has_grown(values)),
     )
+
+
+def bin_s(seconds: float) -> float:
+    """Return how long a bin of the slopes of a run is, of which each has its least value."""
+    return (1 - WARM_UP) * seconds / NUM_BINS
 
 
 def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:

@@ -14,7 +14,7 @@ rest is made every minute: it takes 0.1 ms, where all took 49 ms in a front, 340
 
 What is smaller than the bound leaves holes in the heap. An engine that was asked for upscales, of 3
 to 7 MB each among small things, grew by 3 to 6 MB every few minutes while what it used did not. So
-the pages of holes are given back every minute, too.
+the pages of holes are given back every minute, too, and by an engine that has nothing to do.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from benchmarks.slopes import bound_mb_per_hour, has_grown, slope
 from benchmarks.soak import FAKE, soak
+from benchmarks.soak_load import Mix
 from benchmarks.soak_report import COUNTS, Report, Sample, tell
 from tests.servers import wait_until
 
@@ -44,6 +46,36 @@ def test_a_leak_in_either_process_is_found(leaks: list[str], tmp_path: Path) -> 
     assert report.answers["good 200"] > 10
     assert (tmp_path / "soak.png").stat().st_size > 1000
     assert len((tmp_path / "soak.csv").read_text().splitlines()) == 3
+
+
+def test_nobody_calls_while_the_callers_rest() -> None:
+    """A rest begins when all that were under way have been answered, and ends for all at once."""
+
+    async def rests() -> None:
+        mix, running, seen = Mix("http://127.0.0.1:9", 0.001), 0, list[int]()
+
+        async def call(_: object) -> None:
+            nonlocal running
+            running += 1
+            await asyncio.sleep(0.01)
+            seen.append(running)
+            running -= 1
+
+        async with httpx.AsyncClient() as http, asyncio.TaskGroup() as tasks:
+            callers = [tasks.create_task(mix._again(call, http, 0.001)) for _ in range(3)]
+            for _ in range(3):
+                before = len(seen)
+                await asyncio.sleep(0.1)
+                async with mix.resting():
+                    assert running == 0
+                    count = len(seen)
+                    await asyncio.sleep(0.05)
+                    assert len(seen) == count > before
+            assert max(seen) > 1, "two were never under way at once"
+            for caller in callers:
+                caller.cancel()
+
+    asyncio.run(rests())
 
 
 @pytest.mark.slow

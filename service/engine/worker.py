@@ -24,7 +24,7 @@ import psutil
 import structlog
 
 from models.catalog import CheckpointError
-from service.allocation import MIB, bound_malloc, keep_tidy
+from service.allocation import MIB, bound_malloc, give_back, keep_tidy
 from service.engine.stats import num_traced
 from service.logs import configure_logging
 from service.messages import (
@@ -50,6 +50,9 @@ HEARTBEAT_S = 0.5
 ORPHAN_S = 10.0
 """How long a step may go on after the front has gone."""
 
+REST_S = 5.0
+"""How long it is idle before it gives back memory: who draws comes again sooner."""
+
 _MAPPED_BYTES = 32 * MIB
 """From which size tensors on a CPU are mapped: glibc's own most.
 
@@ -68,6 +71,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()  # None: the end
         self._engine: Engine | None = None
         self._phase = "loading"
+        self._has_worked = True  # since it last gave back memory
 
     def load(self, settings: EngineSettings, load_engine: LoadEngine | None = None) -> Engine:
         """Load and warm the checkpoint, telling the front of each phase.
@@ -98,9 +102,15 @@ class Worker:
         """Hand over all that has arrived, waiting where the engine is idle; False at the end."""
         while True:
             try:
-                message = self._inbox.get(block=not engine.has_work())
+                rest_s = REST_S if self._has_worked else None
+                message = self._inbox.get(block=not engine.has_work(), timeout=rest_s)
             except queue.Empty:
-                return True
+                if engine.has_work():
+                    return True
+                give_back()
+                self._has_worked = False
+                continue
+            self._has_worked = True
             if message is None:
                 return False
             if isinstance(message, Add):
