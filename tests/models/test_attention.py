@@ -74,6 +74,7 @@ def test_a_backend_that_cannot_compute_a_forward_is_not_picked() -> None:
         raise RuntimeError("No available kernel. Aborting execution.")
 
     assert pick_backend(Attending(), rows(), timer(refuse, 9.0)) is MATH
+    assert pick_backend(Attending(), rows(), lambda _: refuse(1)) is None, "torch's own choice"
 
 
 def test_a_forward_without_attention_asks_for_none() -> None:
