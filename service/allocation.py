@@ -24,13 +24,14 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final
 
 KIB: Final = 1 << 10
-MIB: Final = 1 << 20
 
 _COLLECT_S: Final = 60.0
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -3, -4, -8  # malloc.h
+_ENDLESS = (1 << 31) - 1  # an int is what mallopt takes
 
 
 def bound_malloc(mapped_bytes: int) -> None:
@@ -39,12 +40,33 @@ def bound_malloc(mapped_bytes: int) -> None:
     To be called before there are threads. A variable MALLOC_... of the operator's holds instead;
     nothing happens where the allocator is not glibc's.
     """
+    _set_malloc(
+        {
+            "MALLOC_ARENA_MAX": (_M_ARENA_MAX, 1),
+            "MALLOC_MMAP_THRESHOLD_": (_M_MMAP_THRESHOLD, mapped_bytes),
+            "MALLOC_TRIM_THRESHOLD_": (_M_TRIM_THRESHOLD, 2 * mapped_bytes),
+        }
+    )
+
+
+def hold_memory() -> None:
+    """Use one arena, map nothing, and keep what is freed until it is given back.
+
+    A mapped buffer's pages are faulted in anew each time, 4 KiB by 4 KiB. The same holds of it as
+    of `bound_malloc`.
+    """
+    _set_malloc(
+        {
+            "MALLOC_ARENA_MAX": (_M_ARENA_MAX, 1),
+            "MALLOC_MMAP_MAX_": (_M_MMAP_MAX, 0),
+            "MALLOC_TRIM_THRESHOLD_": (_M_TRIM_THRESHOLD, _ENDLESS),
+        }
+    )
+
+
+def _set_malloc(options: Mapping[str, tuple[int, int]]) -> None:
+    """Set options of malloc by the variables that would set them otherwise."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    options = {
-        "MALLOC_ARENA_MAX": (_M_ARENA_MAX, 1),
-        "MALLOC_MMAP_THRESHOLD_": (_M_MMAP_THRESHOLD, mapped_bytes),
-        "MALLOC_TRIM_THRESHOLD_": (_M_TRIM_THRESHOLD, 2 * mapped_bytes),
-    }
     for variable, (option, value) in options.items():
         if mallopt is not None and variable not in os.environ:
             mallopt(option, value)

@@ -58,6 +58,29 @@ print(held, resident_mb() - before)
 """
 
 
+# A layer's activations, one after another: 40 MB are 10,240 pages.
+BUFFERS = """
+import resource, sys
+from service.allocation import give_back, hold_memory
+
+def resident_mb():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+if len(sys.argv) > 1:
+    hold_memory()
+before, seen = resident_mb(), faults()
+for _ in range(10):
+    buffer = bytearray(40_000_000)
+    del buffer
+seen = faults() - seen
+give_back()
+print(seen, resident_mb() - before)
+"""
+
+
 def grown_mb(*arguments: str, **environment: str) -> float:
     command = [sys.executable, "-c", HOARD, *arguments]
     env = {**os.environ, **environment}
@@ -78,6 +101,22 @@ def test_holes_in_the_heap_are_given_back() -> None:
     held, left = (float(number) for number in output.split())
     assert held > 40
     assert left < 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
+def test_an_engine_faults_its_pages_in_once_and_gives_them_back() -> None:
+    """Ten buffers of 40 MB in turn cost the faults of one where memory is held, else of ten."""
+
+    def run(*arguments: str) -> tuple[float, float]:
+        command = [sys.executable, "-c", BUFFERS, *arguments]
+        output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        faults, left_mb = map(float, output.split())
+        return faults, left_mb
+
+    (held, left_mb), (mapped, _) = run("held"), run()
+    assert held < 15_000
+    assert mapped > 90_000
+    assert left_mb < 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator of glibc")
