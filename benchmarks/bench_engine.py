@@ -28,6 +28,7 @@ from benchmarks.ladder import rungs_of
 from benchmarks.place import add_arguments, place_of
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_bars, print_json, print_table
+from service.allocation import hold_memory
 from service.logs import configure_logging
 
 
@@ -57,6 +58,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
+    hold_memory()  # as an engine does when it serves
     place, budget = place_of(arguments), Budget(arguments.budget)
     beside = place.conditions()
     tables = {

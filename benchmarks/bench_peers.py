@@ -26,6 +26,7 @@ from benchmarks.race import CROWD_COLUMNS, STREAM_COLUMNS, Race, crowd_rows, str
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_bars, print_json, print_table
 from models.device import default_batch
+from service.allocation import hold_memory
 from service.logs import configure_logging
 
 
@@ -53,6 +54,7 @@ def _draw(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
+    hold_memory()  # as an engine does when it serves
     place, budget = place_of(arguments), Budget(arguments.budget)
     max_batch = arguments.max_batch or default_batch(place.device)
     team = Team(place, arguments.size, max_batch, is_compiled=arguments.compiled)

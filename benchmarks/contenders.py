@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.ablations import AlikeLane, EncodedLane
+from benchmarks.apart import ApartLane
 from benchmarks.engine_lane import EngineLane
 from benchmarks.lanes import DiffusersLane, Lane
 from benchmarks.place import Place
@@ -27,6 +29,11 @@ class Team:
         if self._batching is None:
             self._batching = self.engine("E", self.max_batch)
         return self._batching
+
+    def diffusers(self, name: str) -> Lane:
+        """Return diffusers, eager; on a CPU in a process of its own, with malloc as it comes."""
+        make = partial(DiffusersLane, self.place, name)
+        return make() if self.place.is_cuda else ApartLane(name, make)
 
     def engine(
         self, name: str, max_batch: int, *, has_graphs: bool = True, is_tiny: bool = False
@@ -53,7 +60,7 @@ class Contender:
 
 
 CROWD = (
-    Contender("A", "diffusers, eager", lambda team: DiffusersLane(team.place, "A")),
+    Contender("A", "diffusers, eager", lambda team: team.diffusers("A")),
     Contender("E", "ours, batching at the step", lambda team: team.batching()),
     Contender(
         "B",
@@ -62,6 +69,12 @@ CROWD = (
         lambda team: team.is_compiled,
     ),
     Contender("D", "ours, one request at a time", lambda team: team.engine("D", 1)),
+    Contender(
+        "A-held",
+        "A, with the engine's way to hold memory",
+        lambda team: DiffusersLane(team.place, "A-held"),
+        lambda team: not team.place.is_cuda,
+    ),
     Contender(
         "E-alike",
         "E, batching only requests with equal steps, strength and guidance",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from benchmarks import bench_peers, race, random_checkpoint
 from benchmarks.ablations import AlikeLane, group_alike
+from benchmarks.apart import ApartLane
 from benchmarks.contenders import CROWD, STREAM, Team, contenders_of
 from benchmarks.engine_lane import EngineLane
 from benchmarks.lanes import DiffusersLane
@@ -53,12 +55,12 @@ def run(capsys: pytest.CaptureFixture[str], kl_checkpoint: Path, tmp_path: Path)
 
 def test_all_lanes_of_a_cpu_run_and_go_on(run: Run, tmp_path: Path) -> None:
     """Whole rows for A, D, E, its ablations, C and F; a plot; and nothing twice."""
-    letters = ["A", "E", "D", "E-alike", "E-jpeg", "E-png", "C", "F"]
+    letters = ["A", "E", "D", "A-held", "E-alike", "E-jpeg", "E-png", "C", "F"]
     assert run("--budget=0")["left"] == letters
     assert run("--lanes", "D")["left"] == []
     assert run()["left"] == []
     crowd, stream = (read_rows(tmp_path / f"{name}.csv") for name in ("peers", "stream"))
-    assert [row["lane"] for row in crowd] == ["A", "D", "E", "E-alike", "E-jpeg", "E-png"]
+    assert [row["lane"] for row in crowd] == ["A", "D", "E", *letters[3:7]]
     assert [row["lane"] for row in stream] == ["C", "F"]
     beside = {"rounds", "size", "steps", "card", "driver", "torch", "dtype", "threads", "commit"}
     for rows, columns in ((crowd, race.CROWD_COLUMNS), (stream, race.STREAM_COLUMNS)):
@@ -191,6 +193,24 @@ def test_random_weights_serve_the_lanes(tmp_path: Path, size: str) -> None:
     for call in (*ours.parts(SIDE).values(), *lane.parts(SIDE).values()):
         call()
     assert count_work(place, SIDE, SIDE).keys() >= {"unet", "text", "encode", "tiny_decode"}
+
+
+def test_a_lane_apart_is_the_lane_itself(place: Place) -> None:
+    """Equal pictures and counts from a process of its own, and what goes wrong there is told."""
+    jobs = [make_job(number, size=SIDE) for number in (3, 4)]
+    lane, apart = DiffusersLane(place), ApartLane("A", partial(DiffusersLane, place, "A"))
+    for job in jobs:
+        assert np.array_equal(apart.picture(job), lane.picture(job))
+    seconds = apart.run(jobs)
+    lane.run(jobs)
+    assert len(seconds) == 2
+    assert 0 < seconds[0] < seconds[1]
+    assert (apart.unet_calls, apart.unet_rows) == (lane.unet_calls, lane.unet_rows)
+    with pytest.raises(RuntimeError, match=r"A: .*NoneType"):
+        apart.picture(replace(jobs[0], params=None))  # type: ignore[arg-type]
+    assert np.array_equal(apart.picture(jobs[0]), lane.picture(jobs[0]))
+    with pytest.raises(RuntimeError, match=r"^A: "):
+        ApartLane("A", partial(DiffusersLane, replace(place, checkpoint=Path("nowhere")), "A"))
 
 
 def test_each_lane_has_a_letter_of_its_own(kl_checkpoint: Path) -> None:
