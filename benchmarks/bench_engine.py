@@ -58,7 +58,6 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
-    hold_memory()  # as an engine does when it serves
     place, budget = place_of(arguments), Budget(arguments.budget)
     beside = place.conditions()
     tables = {
@@ -94,4 +93,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     configure_logging("console")  # to standard error: the JSON stands alone
+    hold_memory()  # as an engine does when it serves
     main()

@@ -54,7 +54,6 @@ def _draw(arguments: argparse.Namespace, rows: Sequence[Row]) -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = _arguments(words)
-    hold_memory()  # as an engine does when it serves
     place, budget = place_of(arguments), Budget(arguments.budget)
     max_batch = arguments.max_batch or default_batch(place.device)
     team = Team(place, arguments.size, max_batch, is_compiled=arguments.compiled)
@@ -91,4 +90,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     configure_logging("console")
+    hold_memory()  # as an engine does when it serves
     main()

@@ -45,8 +45,8 @@ class EngineLane:
         """Load, and make ready for pictures of `size` x `size` where `is_compiled`.
 
         `has_graphs` captures what is compiled, where there is CUDA; `tune` is the place's unless
-        another is given. Raises RuntimeError where a
-        forward could not be made ready: the lane would not be what its name says.
+        another is given. Raises RuntimeError where a forward could not be made ready: the lane
+        would not be what its name says.
         """
         self.name = name
         self.unet_calls = self.unet_rows = 0

@@ -8,11 +8,15 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
+import benchmarks.soak
 from benchmarks.slopes import bound_mb_per_hour, has_grown, slope
 from benchmarks.soak import FAKE, soak
 from benchmarks.soak_load import Mix
@@ -76,6 +80,37 @@ def test_nobody_calls_while_the_callers_rest() -> None:
                 caller.cancel()
 
     asyncio.run(rests())
+
+
+@pytest.mark.parametrize(("period_s", "rests"), [(0.02, True), (0.005, False)])
+def test_callers_rest_once_in_a_bin(
+    period_s: float, monkeypatch: pytest.MonkeyPatch, *, rests: bool
+) -> None:
+    """For as long as a sample needs, from the warm-up on; not where bins are too short for it."""
+    monkeypatch.setattr(benchmarks.soak, "_LEAST_PERIOD_S", 0.01)
+    monkeypatch.setattr(benchmarks.soak, "_REST_S", 0.004)
+
+    async def count() -> int:
+        mix, number = Mix("http://127.0.0.1:9", 1.0), 0
+
+        @asynccontextmanager
+        async def resting() -> AsyncIterator[None]:
+            nonlocal number
+            began = time.monotonic()
+            yield
+            assert time.monotonic() - began >= 0.006
+            number += 1
+
+        monkeypatch.setattr(mix, "resting", resting)
+        task = asyncio.create_task(benchmarks.soak._rest(mix, period_s, every_s=0.002))
+        await asyncio.sleep(0.1)
+        assert number == 0, "it is not warm yet"
+        mix.is_warm.set()
+        await asyncio.sleep(0.5)
+        task.cancel()
+        return number
+
+    assert 3 <= asyncio.run(count()) <= 25 if rests else asyncio.run(count()) == 0
 
 
 @pytest.mark.slow

@@ -183,7 +183,7 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
         return None
     device, _ = _place(settings)
     is_cuda = torch.device(device).type == "cuda"
-    if settings.tune != "off":  # before the first convolution: cuDNN keeps what it chose for it
+    if is_cuda and settings.tune != "off":  # before any convolution: cuDNN keeps what it chose
         torch.backends.cudnn.benchmark = True
     warming = Warming(
         folder=settings.package_dir,

@@ -61,10 +61,10 @@ def test_the_fastest_backend_is_picked() -> None:
     module = Attending()
     assert pick_backend(module, rows(), timer(lambda _: 1.0, 2.0)) is FLASH
     assert pick_backend(module, rows(), timer(lambda _: 2.0, 1.0)) is MATH
-    # Two calls of 1 s and one of 3 s are 5 s: less than 3 x 2 s, and more than 3 x 1.5 s.
-    unequal = [1.0, 3.0]
-    assert pick_backend(module, rows(), timer(lambda n: unequal[n - 1], 2.0)) is FLASH
-    assert pick_backend(module, rows(), timer(lambda n: unequal[n - 1], 1.5)) is MATH
+    # Two calls of 1 s and one of 3 s are 5 s, less than 3 x 1.8 s; of each size one, they are more.
+    assert pick_backend(module, rows(), timer(lambda n: (1.0, 3.0)[n - 1], 1.8)) is FLASH
+    # Two calls of 3 s and one of 1 s are 7 s, more than 3 x 2.2 s; of each size one, they are less.
+    assert pick_backend(module, rows(), timer(lambda n: (3.0, 1.0)[n - 1], 2.2)) is MATH
 
 
 def test_a_backend_that_cannot_compute_a_forward_is_not_picked() -> None:

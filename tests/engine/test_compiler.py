@@ -1,0 +1,48 @@
+"""The compiler process's work: which packages it makes, and how they get their kernels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import models.packages
+from service.engine.compiler import compile_shapes
+from service.settings import Settings, Tuning
+
+
+@pytest.mark.parametrize(
+    ("tune", "picks", "autotunes"),
+    [("off", False, False), ("kernels", True, False), ("max", True, True)],
+)
+def test_a_tuning_has_its_kernels_and_its_folder(
+    tune: Tuning,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    picks: bool,
+    autotunes: bool,
+) -> None:
+    """From the service's setting to each forward, text encoders among them; `max` fuses, too."""
+    made: dict[str, tuple[nn.Module, bool, bool]] = {}
+
+    def note(
+        module: nn.Module, _: Any, path: Path, *, picks_attention: bool, autotunes: bool
+    ) -> None:
+        made[path.stem.rsplit("-", 1)[0]] = (module, picks_attention, autotunes)
+        assert path.parent == tmp_path / tune
+
+    monkeypatch.setattr(models.packages, "compile_package", note)
+    settings = Settings(
+        model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
+        tune=tune, cache_dir=tmp_path, hot_shapes="64x64",
+    )  # fmt: skip
+    (engine,) = settings.engines()
+    assert compile_shapes(engine, engine.hot_shapes) == 0
+    assert made.keys() == {"denoise", "text-1", "encode-full", "decode-full"}
+    assert {given[1:] for given in made.values()} == {(picks, autotunes)}
+    names = [name for name, _ in made["denoise"][0].named_parameters()]
+    assert any("to_qkv" in name for name in names) == (tune == "max")
