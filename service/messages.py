@@ -55,7 +55,8 @@ class Heartbeat:
     step at most, at 512 x 512. `step_running_s` is how long the running step has taken,
     `step_p99_s` what 99 of 100 take. The counts are since the start, see `EngineStats`; bytes are
     the device's, as torch has them, and the process' own; `num_blocks` are the objects of its
-    Python.
+    Python. `warm` are the numbers of rows that are compiled, by checkpoint and shape; `num_warm` of
+    `num_targets` are so in all.
     """
 
     phase: str
@@ -80,6 +81,9 @@ class Heartbeat:
     reserved_bytes: int = 0
     resident_bytes: int = 0
     num_blocks: int = 0
+    num_warm: int = 0
+    num_targets: int = 0
+    warm: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
+from rich.console import Console
+from rich.progress import track
 
 from service.jobs import rows_that_fit
 from service.logs import configure_logging
@@ -71,8 +73,13 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
                     wanted[path] = (forward.module, inputs)
     missing = {path: given for path, given in wanted.items() if not path.exists()}
     num_failed = 0
-    for number, (path, (module, inputs)) in enumerate(missing.items(), start=1):
-        _log.info("compiling", package=path.stem, number=f"{number} of {len(missing)}")
+    console = Console(stderr=True)
+    # Where somebody waits for it; `background` compiles below the lines of a service's log.
+    has_bar = settings.compile == "full" and console.is_terminal
+    each = track(missing.items(), "compiling", console=console, disable=not has_bar)
+    for number, (path, (module, inputs)) in enumerate(each, start=1):
+        if not has_bar:
+            _log.info("compiling", package=path.stem, number=f"{number} of {len(missing)}")
         try:
             compile_package(
                 module, inputs, path,

@@ -90,6 +90,22 @@ class Engine:
         """Return the device's memory that tensors have, and that torch keeps; 0 on a CPU."""
         return memory_bytes(self._device)
 
+    @property
+    def is_warming(self) -> bool:
+        """Whether something may yet become warm."""
+        return self.warming is not None and self.warming.num_warm < self.warming.num_targets
+
+    def advance_warming(self) -> None:
+        """Take up a shape that has been compiled meanwhile, if there is one."""
+        if self.warming is not None:
+            self.warming.advance()
+
+    def warm_rows(self) -> dict[str, dict[str, list[int]]]:
+        """Return the numbers of rows that are warm, by checkpoint and shape."""
+        if self.warming is None:
+            return {}
+        return {name: self.warming.warm_rows(one) for name, one in self.pipelines.items()}
+
     def has_work(self) -> bool:
         """Tell whether `step` would do anything."""
         return bool(self._states.outcomes or self._flights) or self._scheduler.has_work()
@@ -116,8 +132,7 @@ class Engine:
 
         The device goes on with it meanwhile: what it has not done yet comes out of a later call.
         """
-        if self.warming is not None:
-            self.warming.advance()
+        self.advance_warming()
         with self.pace.step():
             batch = self._scheduler.schedule(self._clock())
             self._expire(batch.expired)

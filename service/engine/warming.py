@@ -49,8 +49,9 @@ class CompilerProcess(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """A shape and a number of rows, with what runs for them and an example's inputs for each."""
+    """A shape of a pipeline and a number of rows: what runs for them, with an example's inputs."""
 
+    pipeline: Pipeline
     shape: Shape
     num_rows: int
     forwards: tuple[tuple[Forward, Inputs], ...]
@@ -74,13 +75,30 @@ class Warming:
     start_compiler: Callable[[Sequence[Shape]], CompilerProcess]
     capturer: Capturer | None = None
     clock: Callable[[], float] = time.monotonic
-    num_targets: int = 0
-    num_warm: int = 0
     _pending: list[_Target] = field(default_factory=list)
+    _warm: list[_Target] = field(default_factory=list)
     _seen: set[tuple[int, Shape]] = field(default_factory=set)  # pipeline and shape
     _tried: set[Shape] = field(default_factory=set)  # shapes that a compiler was started for
     _compiler: CompilerProcess | None = None
     _looked_at: float = float("-inf")
+
+    @property
+    def num_warm(self) -> int:
+        return len(self._warm)
+
+    @property
+    def num_targets(self) -> int:
+        """What is warm, and what may become so."""
+        return len(self._warm) + len(self._pending)
+
+    def warm_rows(self, pipeline: Pipeline) -> dict[str, list[int]]:
+        """Return the numbers of rows that are warm, by shape, as "512x512". For any thread."""
+        rows: dict[str, list[int]] = {}
+        for target in tuple(self._warm):
+            if target.pipeline is pipeline:
+                height, width = target.shape
+                rows.setdefault(f"{height}x{width}", []).append(target.num_rows)
+        return {shape: sorted(numbers) for shape, numbers in rows.items()}
 
     def add(self, pipeline: Pipeline, height: int, width: int) -> None:
         """Let a shape be made ready, if it is not yet, with all its numbers of rows."""
@@ -97,8 +115,7 @@ class Warming:
                 encodes=size <= MAX_ADMISSIONS,
                 decodes=size <= MAX_RETIREMENTS,
             )
-            self._pending.append(_Target(shape, size, tuple(forwards)))
-            self.num_targets += 1
+            self._pending.append(_Target(pipeline, shape, size, tuple(forwards)))
 
     def advance(self) -> None:
         """Take one target further, if its packages have come: called between two steps."""
@@ -106,7 +123,6 @@ class Warming:
             return
         for target in self._pending:
             if not target.missing(self.folder):
-                self._pending.remove(target)
                 self._try_to_adopt(target)
                 return
         self._looked_at = self.clock()
@@ -135,9 +151,7 @@ class Warming:
     def _give_up(self, shapes: set[Shape]) -> None:
         for shape in shapes:
             _log.error("a shape could not be compiled and stays eager", shape=shape)
-        left = [target for target in self._pending if target.shape not in shapes]
-        self.num_targets -= len(self._pending) - len(left)
-        self._pending = left
+        self._pending = [target for target in self._pending if target.shape not in shapes]
 
     def _try_to_adopt(self, target: _Target) -> None:
         try:
@@ -146,7 +160,7 @@ class Warming:
             raise  # the device is sick: only a new process cures it
         except Exception:  # noqa: BLE001 - whatever a package is, eager serves in its place
             _log.exception("a package cannot be used", shape=target.shape, rows=target.num_rows)
-            self.num_targets -= 1
+            self._pending.remove(target)
 
     def _adopt(self, target: _Target) -> None:
         with torch.inference_mode():
@@ -155,7 +169,8 @@ class Warming:
                     self._load(forward, inputs)
                 if self.capturer is not None:
                     forward.capture(self.capturer, *inputs)
-        self.num_warm += 1
+        self._pending.remove(target)
+        self._warm.append(target)
         done = f"{self.num_warm} of {self.num_targets}"
         _log.info("a shape is warm", shape=target.shape, rows=target.num_rows, done=done)
 

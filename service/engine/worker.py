@@ -53,6 +53,9 @@ ORPHAN_S = 10.0
 REST_S = 5.0
 """How long it is idle before it gives back memory: who draws comes again sooner."""
 
+WARMING_S = 1.0
+"""How long it is idle before it looks whether another shape has become warm."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -95,13 +98,11 @@ class Worker:
         """Hand over all that has arrived, waiting where the engine is idle; False at the end."""
         while True:
             try:
-                rest_s = REST_S if self._has_worked else None
-                message = self._inbox.get(block=not engine.has_work(), timeout=rest_s)
+                message = self._inbox.get(not engine.has_work(), self._idle_s(engine))
             except queue.Empty:
                 if engine.has_work():
                     return True
-                give_back()
-                self._has_worked = False
+                self._be_idle(engine)
                 continue
             self._has_worked = True
             if message is None:
@@ -110,6 +111,20 @@ class Worker:
                 engine.add(message.job)
             elif isinstance(message, Abort):
                 engine.abort(message.job_id)
+
+    def _idle_s(self, engine: Engine) -> float | None:
+        """Return how long to wait for a message before `_be_idle`; None: as long as it takes."""
+        if engine.is_warming:
+            return WARMING_S
+        return REST_S if self._has_worked else None
+
+    def _be_idle(self, engine: Engine) -> None:
+        """Take up what has been compiled; with nothing left to wait for, give back memory."""
+        if engine.is_warming:
+            engine.advance_warming()
+        else:
+            give_back()
+            self._has_worked = False
 
     def _read(self) -> None:
         try:
@@ -154,6 +169,9 @@ class Worker:
             resident_bytes=psutil.Process().memory_info().rss,
             num_blocks=sys.getallocatedblocks(),
             num_recompiles=num_traced(),
+            num_warm=engine.warming.num_warm if engine.warming else 0,
+            num_targets=engine.warming.num_targets if engine.warming else 0,
+            warm=engine.warm_rows(),
             **asdict(engine.stats),
         )
 

@@ -69,11 +69,13 @@ async def ready(request: Request) -> Response:
 
 
 def _engine(health: EngineHealth) -> dict[str, Any]:
+    beat = health.heartbeat
     return {
         "state": health.state,
         "phase": health.phase,
         "device": health.ready.device if health.ready else None,
         "pending": health.num_pending,
+        "warm": {"done": beat.num_warm, "of": beat.num_targets} if beat else None,
     }
 
 
@@ -104,4 +106,17 @@ def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:
         "device": ready.device if ready and is_loaded else None,
         "dtype": ready.dtype if ready and is_loaded else None,
         "maxBatch": ready.max_batch if ready and is_loaded else None,
+        "warm": _warm(front.client.health, checkpoint.name) if is_loaded else {},
     }
+
+
+def _warm(health: EngineHealth, name: str) -> dict[str, list[int]]:
+    """Return by shape the numbers of rows that are compiled in all engines that serve."""
+    beats = [one.heartbeat for one in health.members or (health,) if one.state == "serving"]
+    each = [beat.warm.get(name, {}) if beat else {} for beat in beats]
+    first, *others = each or [{}]
+    common = {
+        shape: [number for number in rows if all(number in one.get(shape, []) for one in others)]
+        for shape, rows in first.items()
+    }
+    return {shape: rows for shape, rows in common.items() if rows}

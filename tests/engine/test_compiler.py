@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from torch import nn
 
 import models.packages
 from service.engine.compiler import compile_shapes
-from service.settings import Settings, Tuning
+from service.settings import CompileMode, Settings, Tuning
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_a_tuning_has_its_kernels_and_its_folder(
     monkeypatch.setattr(models.packages, "compile_package", note)
     settings = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
-        tune=tune, cache_dir=tmp_path, hot_shapes="64x64",
+        tune=tune, cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
     )  # fmt: skip
     (engine,) = settings.engines()
     assert compile_shapes(engine, engine.hot_shapes) == 0
@@ -46,3 +48,32 @@ def test_a_tuning_has_its_kernels_and_its_folder(
     assert {given[1:] for given in made.values()} == {(picks, autotunes)}
     names = [name for name, _ in made["denoise"][0].named_parameters()]
     assert any("to_qkv" in name for name in names) == (tune == "max")
+
+
+@pytest.mark.parametrize(
+    ("compile_mode", "is_terminal"), [("full", True), ("full", False), ("background", True)]
+)
+def test_who_waits_on_a_terminal_sees_a_bar(
+    compile_mode: CompileMode,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    is_terminal: bool,
+) -> None:
+    """A log has a line for each package instead, also that of a service which serves meanwhile."""
+    told = io.StringIO()
+    monkeypatch.setattr(models.packages, "compile_package", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "service.engine.compiler.Console",
+        lambda **_: Console(file=told, force_terminal=is_terminal, width=80),
+    )
+    (engine,) = Settings(
+        model=str(tiny_checkpoint), device="cpu", dtype="float32", compile=compile_mode,
+        cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+    ).engines()  # fmt: skip
+    compile_shapes(engine, engine.hot_shapes)
+    has_bar = compile_mode == "full" and is_terminal
+    assert ("100%" in told.getvalue()) == has_bar
+    assert ("of 7" in "".join(capsys.readouterr())) != has_bar

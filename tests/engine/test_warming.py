@@ -133,6 +133,9 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     warming.add(pipeline, SIDE, SIDE)
     warming.run()
     assert warming.num_warm == warming.num_targets == len(BUCKETS)
+    engine = engine_of(pipeline, warming)
+    assert engine.warm_rows() == {"": {f"{SIDE}x{SIDE}": list(BUCKETS)}}
+    assert not engine.is_warming
     assert compilers.started == [[(SIDE, SIDE)]]
     jobs = mixed_jobs(7)
     assert_same(joined_step_by_step(engine_of(pipeline, warming), jobs), kl_checkpoint, jobs)

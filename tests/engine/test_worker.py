@@ -13,10 +13,21 @@ from tests.servers import wait_until
 
 
 class Idle:
-    """An engine without work; `aborted` are the jobs that it was told to abort."""
+    """An engine without work; `aborted` are the jobs that it was told to abort.
 
-    def __init__(self) -> None:
+    `num_cold` shapes are yet to become warm, one at each call.
+    """
+
+    def __init__(self, num_cold: int = 0) -> None:
         self.aborted: list[str] = []
+        self.num_cold = num_cold
+
+    @property
+    def is_warming(self) -> bool:
+        return self.num_cold > 0
+
+    def advance_warming(self) -> None:
+        self.num_cold -= 1
 
     def has_work(self) -> bool:
         return False
@@ -48,3 +59,21 @@ def test_an_idle_engine_gives_back_memory_once(monkeypatch: pytest.MonkeyPatch) 
         one._inbox.put(None)
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_an_idle_engine_becomes_warm_before_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to ask for a picture for what was compiled to be taken up."""
+    cold: list[int] = []
+    engine = Idle(num_cold=3)
+    monkeypatch.setattr(worker, "WARMING_S", 0.01)
+    monkeypatch.setattr(worker, "REST_S", 0.01)
+    monkeypatch.setattr(worker, "give_back", lambda: cold.append(engine.num_cold))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        one = worker.Worker(Connection(theirs))
+        thread = threading.Thread(target=one._take_messages, args=[engine])
+        thread.start()
+        wait_until(lambda: bool(cold), 5)
+        one._inbox.put(None)
+        thread.join(5)
+    assert cold == [0]
