@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 _MAX_BATCH = 8
-_BF16_MATRIX_FLAG = "amx_bf16"
+_BF16_MATRIX_FLAG, _BF16_VECTOR_FLAG = "amx_bf16", "avx512_bf16"
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -60,9 +60,17 @@ def default_batch(device: str) -> int:
 
 def has_bf16_matrix_units() -> bool:
     """Tell whether this processor multiplies bfloat16 matrices; False where it does not say."""
+    return _BF16_MATRIX_FLAG in _cpu_flags()
+
+
+def has_bf16_products() -> bool:
+    """Tell whether this processor multiplies bfloat16 natively, matrices or vectors."""
+    return not _cpu_flags().isdisjoint((_BF16_MATRIX_FLAG, _BF16_VECTOR_FLAG))
+
+
+def _cpu_flags() -> frozenset[str]:
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return _BF16_MATRIX_FLAG in flags.split()
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -31,7 +31,7 @@ from models.training.world import draw_scene
 STYLES = (*PAINTERS, DOODLE)
 STYLES_A_SCENE = 3  # a rasterised scene is painted in so many styles
 DOODLE_SHARE = 0.03
-POSED_SHARE = 0.5  # of scenes
+POSED_SHARE = 0.75  # of scenes
 TRAIN_SEEDS = 1_000_000  # scenes of the bank; judges and evaluation draw others
 Shape = tuple[int, int]
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 STEPS = 1000
 GRID = 50  # steps of the distilled grid: 19, 39, ... 999
 STRIDE = STEPS // GRID
-LAST_SHARE = 0.12  # of draws that are set to the end
+LAST_SHARE = 0.2  # of draws that are set to the end
 SIGMA_DATA = 0.5
 TIMESTEP_SCALING = 10.0
 DOUBT_FROM, DOUBT_RAMP, DOUBT_SHARE = 880, 100, 0.8  # timesteps, timesteps, share of rows

@@ -268,7 +268,7 @@ def test_bfloat16_is_used_where_a_processor_has_units_for_it(
     monkeypatch: pytest.MonkeyPatch, *, native: bool
 ) -> None:
     """Without them a product stays in float32, which is faster there by two orders."""
-    monkeypatch.setattr("models.training.precision.has_bf16_matrix_units", lambda: native)
+    monkeypatch.setattr("models.training.precision.has_bf16_products", lambda: native)
     with mixed(CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if native else torch.float32)
