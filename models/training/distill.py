@@ -3,6 +3,11 @@
 The student maps any x_t of the teacher's guided trajectory to its end. Its target is its own
 average one DDIM step nearer to the picture, a step of k = 20 timesteps on the grid of 50. The
 guidance is an input: w = guidance - 1 is drawn from [-0.5, 19], the whole range of the API.
+
+Before it learns where a trajectory ends the student learns guidance: what two forwards of the
+teacher say of w, in one (Meng et al. 2023, arXiv 2210.03142, stage one). Distillation alone brings
+it from the picture's end of the schedule to the noise's a step of the grid at a time, and in the
+steps that two cores make in an hour it did not come there: guidance 8 drew what 1 did.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from models.training import diffusion
 from models.training.bank import Sample
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.loop import fit
+from models.training.muon import Muon
 from models.training.nets import GUIDANCE_WIDTH, TRUNK_ZOOM, Trunk, build_unet, predict
 from models.training.precision import mixed
 from models.training.teacher import Mixture, Teacher, load_teacher
@@ -28,7 +34,7 @@ MIN_W, MAX_W = -0.5, 19.0
 RESCALE = 0.8  # how much of guidance's gain in contrast is taken back (arXiv 2305.08891, 3.4)
 LATENT_BOUND = 3.2  # no true latent lies outside
 HUBER_C = 1e-3
-TARGET_DECAY = 0.95
+TARGET_DECAY = 0.8  # what is learned at one step of the grid reaches the next in five steps
 
 
 def student_from_teacher(teacher: Teacher) -> UNet2DConditionModel:
@@ -79,13 +85,16 @@ def huber(guess: Tensor, goal: Tensor) -> Tensor:
 
 
 class Distiller(nn.Module):
-    """Teacher, student and target, and the loss between them."""
+    """Teacher, student and target, and the loss between them; `guiding` is what comes first."""
 
     powers: Tensor  # [1000]
     empty: Tensor  # [1, 77]
 
-    def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
+    def __init__(
+        self, teacher: Teacher, student: UNet2DConditionModel, *, guiding: bool = False
+    ) -> None:
         super().__init__()
+        self.guiding = guiding
         self.teacher = teacher.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         self.student = student
         self.target = build_unet(guided=True)
@@ -95,8 +104,8 @@ class Distiller(nn.Module):
         self.register_buffer("empty", torch.tensor(tokenize([""])))
 
     @torch.no_grad()
-    def solve(self, asked: Asked, trunk: Trunk | None) -> Tensor:
-        """Return x one grid step earlier, along the teacher's guided trajectory."""
+    def guided(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        """Return the teacher's guided x_0 [B, 4, h, w]."""
         x_t, timesteps, text, w = asked
         blank = self.teacher.read(self.empty[:, : text.shape[1]]).expand(len(x_t), -1, -1)
         inputs = torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
@@ -104,12 +113,18 @@ class Distiller(nn.Module):
         with_text, without = (
             diffusion.denoised(x_t, v, self.powers, timesteps) for v in both.chunk(2)
         )
-        x_0 = guided_denoised(with_text, without, w)
-        earlier = timesteps - diffusion.STRIDE
-        return diffusion.ddim_step(x_t, x_0, self.powers, timesteps, earlier)
+        return guided_denoised(with_text, without, w)
+
+    @torch.no_grad()
+    def nearer(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        """Return what the target says one grid step earlier on the teacher's trajectory."""
+        x_0, earlier = self.guided(asked, trunk), asked.timesteps - diffusion.STRIDE
+        x_earlier = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, earlier)
+        there = asked._replace(x_t=x_earlier, timesteps=earlier)
+        return consistency(self.target, there, self.powers, trunk)
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the pseudo-Huber distance between the student and its target.
+        """Return the pseudo-Huber distance between what the student says and what it should.
 
         From small pictures the inner levels alone learn, between the doors that the teacher's
         trunk has come to: what a picture shows is theirs, at a third of the price.
@@ -123,11 +138,8 @@ class Distiller(nn.Module):
         trunk = self.teacher.trunk if for_trunk else None
         w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
         with mixed(device):
-            with torch.no_grad():
-                asked = Asked(x_t, timesteps, self.teacher.read(tokens), w)
-                nearer = self.solve(asked, trunk)
-                earlier = asked._replace(x_t=nearer, timesteps=timesteps - diffusion.STRIDE)
-                goal = consistency(self.target, earlier, self.powers, trunk)
+            asked = Asked(x_t, timesteps, self.teacher.read(tokens), w)
+            goal = self.guided(asked, trunk) if self.guiding else self.nearer(asked, trunk)
             guess = consistency(self.student, asked, self.powers, trunk)
         return huber(guess, goal)
 
@@ -148,9 +160,7 @@ def load_student(folder: Path, which: str = "average.") -> UNet2DConditionModel:
 
 
 class StudentRun:
-    """The distillation: from the saved student, or from the teacher."""
-
-    name = "student"
+    """The distillation: from the saved student, or from the teacher; `guiding` comes first."""
 
     def __init__(
         self,
@@ -159,7 +169,10 @@ class StudentRun:
         device: torch.device,
         rate: float,
         team: Team = ALONE,
+        *,
+        guiding: bool = False,
     ) -> None:
+        self.name = "guided" if guiding else "student"
         self.path = folder / "student.safetensors"
         self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
         teacher, state = load_teacher(folder), None
@@ -169,7 +182,7 @@ class StudentRun:
             self.seen = int(facts["seen"])
         else:
             student = student_from_teacher(teacher)
-        self.distiller = Distiller(teacher, student).to(device)
+        self.distiller = Distiller(teacher, student, guiding=guiding).to(device)
         for net in (self.distiller.teacher.unet, student, self.distiller.target):
             net.to(memory_format=torch.channels_last)
         self.student = student
@@ -178,20 +191,16 @@ class StudentRun:
             self.average.restart(part(state, "average."), 300)
         team.seed(self.seen + 2)
         self.lot = torch.Generator().manual_seed(self.seen + 2)
-        self.optimizer = torch.optim.AdamW(
-            student.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True
-        )
+        self.optimizer = Muon(student)
 
     def step(self, factor: float) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
         sample = self.mixture.draw(self.lot)
         loss: Tensor = self.distiller(sample.share(self.team))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         self.team.average_gradients(self.student.parameters())
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizer.step(self.rate * factor)
         self.distiller.follow()
         self.average.update(self.student)
         self.seen += len(sample.latents)
@@ -212,7 +221,8 @@ def train_student(
     rate: float = 5e-4,
     decay: float = 0.3,
     team: Team = ALONE,
+    guiding: bool = False,
 ) -> None:
     """Distil for `minutes` from the saved student, or from the teacher."""
-    run = StudentRun(folder, mixture, device, rate, team)
+    run = StudentRun(folder, mixture, device, rate, team, guiding=guiding)
     fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200, team=team)

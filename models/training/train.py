@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +26,7 @@ from models.training.recipe import parse_diet, recipe
 from models.training.teacher import Mixture, train_teacher
 from models.training.team import Team, run_together
 
-STAGES = ("autoencoder", "bank", "reading", "teacher", "student", "lora", "export")
+STAGES = ("autoencoder", "bank", "reading", "teacher", "guided", "student", "lora", "export")
 POCKET = Path(__file__).parents[1] / "pocket"
 
 
@@ -76,7 +77,11 @@ def _run_large_stage(
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
-    train = train_teacher if stage == "teacher" else train_student
+    train = {
+        "teacher": train_teacher,
+        "guided": partial(train_student, guiding=True),
+        "student": train_student,
+    }[stage]
     rate = {"rate": args.rate} if args.rate else {}
     train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)
 

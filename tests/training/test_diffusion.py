@@ -124,6 +124,24 @@ def test_only_the_student_learns() -> None:
     assert sum(moved) > 0.9 * len(moved)
 
 
+@pytest.mark.parametrize("w", [0.0, 8.0])
+def test_a_student_is_first_told_what_guidance_does(
+    monkeypatch: pytest.MonkeyPatch, w: float
+) -> None:
+    """It begins as the unguided teacher: at w = 0 there is nothing to learn, at 8 there is."""
+    torch.manual_seed(0)
+    monkeypatch.setattr("models.training.distill.MIN_W", w)
+    monkeypatch.setattr("models.training.distill.MAX_W", w)
+    teacher = Teacher().eval()
+    distiller = Distiller(teacher, student_from_teacher(teacher).eval(), guiding=True)
+    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
+    latents, doodles = torch.randn(2, 2, 4, 8, 8).mul(0.5).unbind()
+    loss = distiller(Sample(latents, doodles, tokens, torch.rand(2, 1, 8, 8), torch.ones(2) > 0))
+    assert loss < 0.02 if w == 0 else loss > 0.05
+    loss.backward()
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+
+
 def test_small_pictures_teach_a_student_s_inner_levels_and_leave_the_doors_alone() -> None:
     """Through the trunk the same levels learn as of the teacher; the trunk itself stays."""
     torch.manual_seed(0)

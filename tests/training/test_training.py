@@ -126,7 +126,7 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     monkeypatch.setattr("models.training.autoencoder.SHARES", (0.5, 0.5))
     seen: list[dict[str, int]] = []
     for _ in range(2):
-        for stage in ("autoencoder", "bank", "reading", "teacher", "student"):
+        for stage in ("autoencoder", "bank", "reading", "teacher", "guided", "student"):
             run(monkeypatch, tmp_path, "--stage", stage, "--minutes", "0.01")
         states = ("autoencoder", "teacher", "student")
         facts = {name: load_state(tmp_path / f"{name}.safetensors")[1] for name in states}
