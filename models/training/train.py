@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _run_large_stage(
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
-    train = {
+    train: Callable[..., None] = {
         "teacher": train_teacher,
         "guided": partial(train_student, guiding=True),
         "student": train_student,
