@@ -72,17 +72,20 @@ def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture
     return Mixture([bank for bank, _ in filled], [weight for _, weight in filled], base)
 
 
+_LARGE_STAGES: dict[str, Callable[..., None]] = {
+    "teacher": train_teacher,
+    "guided": partial(train_student, guiding=True),
+    "student": train_student,
+}
+
+
 def _run_large_stage(
     team: Team, stage: str, minutes: float, diet: str, args: argparse.Namespace
 ) -> None:
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
-    train: Callable[..., None] = {
-        "teacher": train_teacher,
-        "guided": partial(train_student, guiding=True),
-        "student": train_student,
-    }[stage]
+    train = _LARGE_STAGES[stage]
     rate = {"rate": args.rate} if args.rate else {}
     train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)
 
