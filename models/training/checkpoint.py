@@ -3,7 +3,7 @@
 State is one safetensors file a stage, written beside its name and then moved over it, so that
 a killed run leaves the last whole state. Weights and their average are kept in 16 bits and the
 optimizer's moments are not kept: a resumed run warms up a fresh optimizer instead, so that the
-state of every stage together stays under 50 MB.
+state of each stage stays under 50 MB.
 """
 
 from __future__ import annotations

@@ -1,18 +1,25 @@
-"""Stage 5: latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1).
+"""Stage 5: what a student learns of its teacher, in three lessons.
 
-The student maps any x_t of the teacher's guided trajectory to its end. Its target is its own
-average one DDIM step nearer to the picture, a step of k = 20 timesteps on the grid of 50. The
-guidance is an input: w = guidance - 1 is drawn from [-0.5, 19], the whole range of the API.
+**Guidance**: what two forwards of the teacher say of w = guidance - 1, in one (Meng et al. 2023,
+arXiv 2210.03142, stage one). w is drawn from [-0.5, 19], the whole range of the API.
 
-Before it learns where a trajectory ends the student learns guidance: what two forwards of the
-teacher say of w, in one (Meng et al. 2023, arXiv 2210.03142, stage one). Distillation alone brings
-it from the picture's end of the schedule to the noise's a step of the grid at a time, and in the
-steps that two cores make in an hour it did not come there: guidance 8 drew what 1 did.
+**Endings**: where a trajectory of that guided net ends, from any point of it. The net is asked for
+all of the way, in strides of DDIM (as of noise alone in Luhman and Luhman 2021, arXiv 2101.02388).
+Near the end the goal is the true picture, and what lies under the noise is at times a picture of
+the student's own from an earlier step, as it will be when it is served (after Yin et al. 2024,
+arXiv 2405.14867, section 4.4).
+
+**Consistency**: latent consistency distillation (Luo et al. 2023, arXiv 2310.04378, algorithm 1).
+The target is the student's own average one DDIM step nearer to the picture, a step of k = 20
+timesteps on the grid of 50.
+
+Consistency alone brings an ending from the picture's side of the schedule to the noise's a step of
+the grid at a time, and in the steps that two cores make in an hour it did not come there; what it
+is wrong by comes along. So it is the last lesson, and a short one.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -21,13 +28,9 @@ from torch import Tensor, nn
 
 from models.training import diffusion
 from models.training.bank import Sample
-from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
-from models.training.loop import fit
-from models.training.muon import Muon
 from models.training.nets import GUIDANCE_WIDTH, TRUNK_ZOOM, Trunk, build_unet, predict
 from models.training.precision import mixed
-from models.training.teacher import Mixture, Teacher, load_teacher
-from models.training.team import ALONE, Team
+from models.training.teacher import Teacher
 from models.training.tokens import tokenize
 
 MIN_W, MAX_W = -0.5, 19.0
@@ -35,14 +38,10 @@ RESCALE = 0.8  # how much of guidance's gain in contrast is taken back (arXiv 23
 LATENT_BOUND = 3.2  # no true latent lies outside
 HUBER_C = 1e-3
 TARGET_DECAY = 0.8  # what is learned at one step of the grid reaches the next in five steps
-
-
-def student_from_teacher(teacher: Teacher) -> UNet2DConditionModel:
-    """Return the guided UNet with the teacher's weights; the guidance starts without a say."""
-    student = build_unet(guided=True)
-    student.load_state_dict(teacher.unet.state_dict(), strict=False)
-    nn.init.zeros_(student.time_embedding.cond_proj.weight)
-    return student
+LEAP = 5  # steps of the grid in a stride of DDIM: the teacher draws as well in ten as in fifty
+LATE = 299  # the last timestep of which the goal is the true picture
+OWN_SHARE = 0.5  # of those late rows that lie over a picture of the student's own
+OWN_GAPS = (6, 14)  # steps of the grid between that picture's noise and this, from and below
 
 
 def guided_denoised(conditional: Tensor, unconditional: Tensor, w: Tensor) -> Tensor:
@@ -84,17 +83,19 @@ def huber(guess: Tensor, goal: Tensor) -> Tensor:
     return ((guess - goal).square() + HUBER_C**2).sqrt().sub(HUBER_C).mean()
 
 
-class Distiller(nn.Module):
-    """Teacher, student and target, and the loss between them; `guiding` is what comes first."""
+def draw_w(count: int, device: torch.device) -> Tensor:
+    """Return w [B] over the API's whole range, more densely where it is mostly asked for."""
+    return torch.rand(count, device=device).square() * (MAX_W - MIN_W) + MIN_W
+
+
+class Lesson(nn.Module):
+    """A teacher, a student and the distance between what it says and what it should: `goal`."""
 
     powers: Tensor  # [1000]
     empty: Tensor  # [1, 77]
 
-    def __init__(
-        self, teacher: Teacher, student: UNet2DConditionModel, *, guiding: bool = False
-    ) -> None:
+    def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
         super().__init__()
-        self.guiding = guiding
         self.teacher = teacher.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
         self.student = student
         self.target = build_unet(guided=True)
@@ -103,44 +104,37 @@ class Distiller(nn.Module):
         self.register_buffer("powers", diffusion.alphas_cumprod(torch.device("cpu")))
         self.register_buffer("empty", torch.tensor(tokenize([""])))
 
-    @torch.no_grad()
-    def guided(self, asked: Asked, trunk: Trunk | None) -> Tensor:
-        """Return the teacher's guided x_0 [B, 4, h, w]."""
-        x_t, timesteps, text, w = asked
-        blank = self.teacher.read(self.empty[:, : text.shape[1]]).expand(len(x_t), -1, -1)
-        inputs = torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
-        both = predict(self.teacher.unet, *inputs, trunk=trunk).float()
-        with_text, without = (
-            diffusion.denoised(x_t, v, self.powers, timesteps) for v in both.chunk(2)
-        )
-        return guided_denoised(with_text, without, w)
+    def goal(self, asked: Asked, sample: Sample) -> Tensor:
+        """Return x_0 [B, 4, h, w] that the student should say."""
+        raise NotImplementedError
 
-    @torch.no_grad()
-    def nearer(self, asked: Asked, trunk: Trunk | None) -> Tensor:
-        """Return what the target says one grid step earlier on the teacher's trajectory."""
-        x_0, earlier = self.guided(asked, trunk), asked.timesteps - diffusion.STRIDE
-        x_earlier = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, earlier)
-        there = asked._replace(x_t=x_earlier, timesteps=earlier)
-        return consistency(self.target, there, self.powers, trunk)
+    def ask(self, sample: Sample) -> Asked:
+        """Return a point of a trajectory for each row of a batch."""
+        timesteps = diffusion.draw_grid(diffusion.latest_of(sample.posed))
+        visible = diffusion.shown(sample.latents, sample.doodles, sample.posed, timesteps)
+        x_t = self.noised(visible, sample, timesteps)
+        w = draw_w(len(x_t), x_t.device)
+        return Asked(x_t, timesteps, self.teacher.read(sample.tokens), w)
+
+    def noised(self, pictures: Tensor, sample: Sample, timesteps: Tensor) -> Tensor:
+        """Return x_t [B, 4, h, w] of pictures under as much noise as their size stands for."""
+        noise = torch.randn_like(pictures) / (TRUNK_ZOOM if sample.for_trunk else 1)
+        return diffusion.noised(pictures, noise, self.powers, timesteps)
+
+    def trunk_for(self, sample: Sample) -> Trunk | None:
+        """Return the teacher's trunk for small pictures.
+
+        From them the inner levels alone learn, between the doors that the trunk has come to: what
+        a picture shows is theirs, at a third of the price.
+        """
+        return self.teacher.trunk if sample.for_trunk else None
 
     def forward(self, sample: Sample) -> Tensor:
-        """Return the pseudo-Huber distance between what the student says and what it should.
-
-        From small pictures the inner levels alone learn, between the doors that the teacher's
-        trunk has come to: what a picture shows is theirs, at a third of the price.
-        """
-        latents, doodles, tokens, _, posed, for_trunk = sample
-        count, device = len(latents), latents.device
-        timesteps = diffusion.draw_grid(diffusion.latest_of(posed))
-        visible = diffusion.shown(latents, doodles, posed, timesteps)
-        noise = torch.randn_like(latents) / (TRUNK_ZOOM if for_trunk else 1)
-        x_t = diffusion.noised(visible, noise, self.powers, timesteps)
-        trunk = self.teacher.trunk if for_trunk else None
-        w = torch.rand(count, device=device) * (MAX_W - MIN_W) + MIN_W
-        with mixed(device):
-            asked = Asked(x_t, timesteps, self.teacher.read(tokens), w)
-            goal = self.guided(asked, trunk) if self.guiding else self.nearer(asked, trunk)
-            guess = consistency(self.student, asked, self.powers, trunk)
+        """Return the pseudo-Huber distance between what the student says and what it should."""
+        with mixed(sample.latents.device):
+            asked = self.ask(sample)
+            goal = self.goal(asked, sample)
+            guess = consistency(self.student, asked, self.powers, self.trunk_for(sample))
         return huber(guess, goal)
 
     @torch.no_grad()
@@ -151,78 +145,81 @@ class Distiller(nn.Module):
             target.lerp_(student, 1 - TARGET_DECAY)
 
 
-def load_student(folder: Path, which: str = "average.") -> UNet2DConditionModel:
-    """Return the student with its averaged (or "weights.") parameters, in float32."""
-    state, _ = load_state(folder / "student.safetensors")
-    student = build_unet(guided=True)
-    student.load_state_dict(part(state, which))
-    return student
+class Guidance(Lesson):
+    """The first lesson: what the teacher says of a prompt, and not of none, at every w."""
+
+    @torch.no_grad()
+    def goal(self, asked: Asked, sample: Sample) -> Tensor:
+        x_t, timesteps, text, w = asked
+        blank = self.teacher.read(self.empty[:, : text.shape[1]]).expand(len(x_t), -1, -1)
+        inputs = torch.cat((x_t, x_t)), timesteps.repeat(2), torch.cat((text, blank))
+        both = predict(self.teacher.unet, *inputs, trunk=self.trunk_for(sample)).float()
+        with_text, without = (
+            diffusion.denoised(x_t, v, self.powers, timesteps) for v in both.chunk(2)
+        )
+        return guided_denoised(with_text, without, w)
 
 
-class StudentRun:
-    """The distillation: from the saved student, or from the teacher; `guiding` comes first."""
+class Endings(Lesson):
+    """The second lesson: where the trajectories of a guided net end, and how pictures do."""
 
     def __init__(
-        self,
-        folder: Path,
-        mixture: Mixture,
-        device: torch.device,
-        rate: float,
-        team: Team = ALONE,
-        *,
-        guiding: bool = False,
+        self, teacher: Teacher, student: UNet2DConditionModel, guide: UNet2DConditionModel
     ) -> None:
-        self.name = "guided" if guiding else "student"
-        self.path = folder / "student.safetensors"
-        self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
-        teacher, state = load_teacher(folder), None
-        if self.path.exists():
-            state, facts = load_state(self.path)
-            student = load_student(folder, "weights.")
-            self.seen = int(facts["seen"])
-        else:
-            student = student_from_teacher(teacher)
-        self.distiller = Distiller(teacher, student, guiding=guiding).to(device)
-        for net in (self.distiller.teacher.unet, student, self.distiller.target):
-            net.to(memory_format=torch.channels_last)
-        self.student = student
-        self.average = Average(student, 0.998)
-        if state:
-            self.average.restart(part(state, "average."), 300)
-        team.seed(self.seen + 2)
-        self.lot = torch.Generator().manual_seed(self.seen + 2)
-        self.optimizer = Muon(student)
+        super().__init__(teacher, student)
+        self.guide = guide.eval().requires_grad_(False)  # noqa: FBT003 - torch's signature
 
-    def step(self, factor: float) -> Tensor:
-        sample = self.mixture.draw(self.lot)
-        loss: Tensor = self.distiller(sample.share(self.team))
-        self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.team.average_gradients(self.student.parameters())
-        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step(self.rate * factor)
-        self.distiller.follow()
-        self.average.update(self.student)
-        self.seen += len(sample.latents)
-        return loss
+    @torch.no_grad()
+    def ask(self, sample: Sample) -> Asked:
+        asked = super().ask(sample)
+        coin = torch.rand(len(asked.x_t), device=asked.x_t.device) < OWN_SHARE
+        index = (coin & (asked.timesteps <= LATE)).nonzero()[:, 0]
+        if len(index):
+            asked.x_t[index] = self.own(asked, sample, index)
+        return asked
 
-    def save(self) -> None:
-        tensors = prefixed("weights.", self.student.state_dict())
-        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
-        self.mixture.refresh()
+    def own(self, asked: Asked, sample: Sample, index: Tensor) -> Tensor:
+        """Return x_t of rows `index`, over what the student makes of their doodles a step before.
+
+        How far off that step is varies with the strength and the number of steps.
+        """
+        _, timesteps, text, w = (part[index] for part in asked)
+        gaps = torch.randint(*OWN_GAPS, timesteps.shape, device=timesteps.device)
+        before = timesteps + gaps * diffusion.STRIDE
+        x_before = self.noised(sample.doodles[index], sample, before)
+        earlier = Asked(x_before, before, text, w)
+        made = consistency(self.target, earlier, self.powers, self.trunk_for(sample))
+        return self.noised(made, sample, timesteps)
+
+    @torch.no_grad()
+    def goal(self, asked: Asked, sample: Sample) -> Tensor:
+        goal = sample.latents.clone()
+        index = (asked.timesteps > LATE).nonzero()[:, 0]
+        goal[index] = self.end(Asked(*(part[index] for part in asked)), self.trunk_for(sample))
+        return goal
+
+    def end(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        """Return where the guide's trajectories through `asked` end [B, 4, h, w]."""
+        ends = asked.x_t.clone()
+        index = torch.arange(len(ends), device=ends.device)
+        while len(index):
+            x_0 = consistency(self.guide, asked, self.powers, trunk)
+            then = asked.timesteps - LEAP * diffusion.STRIDE
+            x = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, then)
+            ends[index] = x
+            going = then >= 0
+            index = index[going]
+            asked = Asked(x[going], then[going], asked.text[going], asked.w[going])
+        return ends
 
 
-def train_student(
-    folder: Path,
-    mixture: Mixture,
-    *,
-    device: torch.device,
-    minutes: float,
-    rate: float = 5e-4,
-    decay: float = 0.3,
-    team: Team = ALONE,
-    guiding: bool = False,
-) -> None:
-    """Distil for `minutes` from the saved student, or from the teacher."""
-    run = StudentRun(folder, mixture, device, rate, team, guiding=guiding)
-    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200, team=team)
+class Consistency(Guidance):
+    """The last lesson: to say the same all along a trajectory of the guided teacher."""
+
+    @torch.no_grad()
+    def goal(self, asked: Asked, sample: Sample) -> Tensor:
+        """Return what the target says one grid step earlier on the teacher's trajectory."""
+        x_0, earlier = super().goal(asked, sample), asked.timesteps - diffusion.STRIDE
+        x_earlier = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, earlier)
+        there = asked._replace(x_t=x_earlier, timesteps=earlier)
+        return consistency(self.target, there, self.powers, self.trunk_for(sample))

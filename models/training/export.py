@@ -12,8 +12,8 @@ from torch import nn
 from models.catalog import BUNDLED
 from models.manifest import record_folder
 from models.training.autoencoder import build_autoencoder, load_autoencoder
-from models.training.distill import load_student, student_from_teacher
 from models.training.nets import build_scheduler
+from models.training.student import load_student, student_from_teacher
 from models.training.teacher import Teacher, load_teacher
 from models.training.tokens import build_tokenizer
 

@@ -24,9 +24,10 @@ from models.training import diffusion
 from models.training.autoencoder import load_autoencoder
 from models.training.bank import Shape, make_chunk, sample_of
 from models.training.checkpoint import Budget, save_state
-from models.training.distill import Asked, consistency, huber, load_student
+from models.training.distill import Asked, consistency, huber
 from models.training.loop import fit
 from models.training.precision import mixed
+from models.training.student import load_student
 from models.training.teacher import load_teacher
 
 LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")

@@ -69,7 +69,8 @@ def recipe(*, large: bool) -> list[Step]:
         Step("teacher", 0.14, f"{small}:0.5,{big}:0.5"),
         Step("teacher", 0.1, every),
         Step("guided", 0.05, f"{small}:0.6,{big}:0.4"),
-        Step("student", 0.09, f"{small}:0.5,{big}:0.35,{wide}"),
+        Step("ended", 0.07, f"{small}:0.5,{big}:0.35,{wide}"),
+        Step("student", 0.02, f"{small}:0.5,{big}:0.35,{wide}"),
         Step("lora", 0.04, served),
         Step("export", 0.0, served),
     ]

@@ -18,9 +18,8 @@ from models.training.precision import mixed
 from models.training.team import ALONE, Team
 from models.training.tokens import tokenize
 
-EARLY = 0.7  # the exponent that spreads timesteps; 1 is even
-EARLY_TRUNK = 0.45
-THING_WEIGHT = 4.0
+EARLY, EARLY_TRUNK = 1.0, 0.45  # the exponent that spreads timesteps; 1 is even
+THING_WEIGHT, THING_WEIGHT_TRUNK = 2.0, 4.0
 DROPOUT = 0.1  # of prompts, replaced by "" (Ho and Salimans 2022, arXiv 2207.12598)
 
 
@@ -99,13 +98,19 @@ def draw_timesteps(latest: Tensor, early: float = EARLY) -> Tensor:
 def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tensor) -> Tensor:
     """Return the mean squared error of v over a batch, in which things weigh more than places.
 
-    A thing covers a quarter of a picture, and what kind it is shows in a tenth.
+    A thing covers a quarter of a picture, and what kind it is shows in a tenth. Small pictures
+    teach what is meant, and late; large ones the hatching and grain of a style, of which places
+    have as much as things, and which are decided under little noise.
 
     The trunk's small latents stand for large ones averaged over squares of TRUNK_ZOOM, where
     that much less of the noise is left: a timestep means to it what it means to the whole UNet.
     """
     latents, doodles, tokens, things, posed, for_trunk = sample
-    early, loudness = (EARLY_TRUNK, 1 / TRUNK_ZOOM) if for_trunk else (EARLY, 1.0)
+    early, thing_weight, loudness = (
+        (EARLY_TRUNK, THING_WEIGHT_TRUNK, 1 / TRUNK_ZOOM)
+        if for_trunk
+        else (EARLY, THING_WEIGHT, 1.0)
+    )
     timesteps = draw_timesteps(diffusion.latest_of(posed), early)
     visible = diffusion.shown(latents, doodles, posed, timesteps)
     x_t = diffusion.noised(visible, loudness * torch.randn_like(latents), powers, timesteps)
@@ -113,7 +118,7 @@ def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tens
     prompts = drop_prompts(tokens, empty[:, : tokens.shape[1]], DROPOUT)
     with mixed(latents.device):
         v = teacher(x_t, timesteps, prompts, through_trunk=for_trunk)
-    weights = 1 + (THING_WEIGHT - 1) * F.max_pool2d(things, 3, stride=1, padding=1)
+    weights = 1 + (thing_weight - 1) * F.max_pool2d(things, 3, stride=1, padding=1)
     loss: Tensor = (weights * (v.float() - target).square()).mean() / weights.mean()
     return loss
 

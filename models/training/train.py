@@ -18,16 +18,18 @@ import torch
 from models.training.autoencoder import load_autoencoder, train_autoencoder
 from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Budget, load_state
-from models.training.distill import train_student
 from models.training.export import export, folder_megabytes
 from models.training.inherit import inherit, inherit_student
 from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
+from models.training.student import ENDED, GUIDED, STUDENT, train_student
 from models.training.teacher import Mixture, train_teacher
 from models.training.team import Team, run_together
 
-STAGES = ("autoencoder", "bank", "reading", "teacher", "guided", "student", "lora", "export")
+STAGES = (
+    "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, "lora", "export",
+)  # fmt: skip
 POCKET = Path(__file__).parents[1] / "pocket"
 
 
@@ -74,8 +76,7 @@ def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture
 
 _LARGE_STAGES: dict[str, Callable[..., None]] = {
     "teacher": train_teacher,
-    "guided": partial(train_student, guiding=True),
-    "student": train_student,
+    **{stage: partial(train_student, stage=stage) for stage in (GUIDED, ENDED, STUDENT)},
 }
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 import torch
-from diffusers import LatentConsistencyModelImg2ImgPipeline
+from diffusers import DDIMScheduler, LatentConsistencyModelImg2ImgPipeline
 
 from models.training import diffusion
 from models.training.bank import Sample
-from models.training.distill import Distiller, guided_denoised, student_from_teacher
-from models.training.nets import build_scheduler
+from models.training.distill import (
+    LATE,
+    Asked,
+    Consistency,
+    Endings,
+    Guidance,
+    Lesson,
+    guided_denoised,
+)  # fmt: skip
+from models.training.nets import GUIDANCE_WIDTH, build_scheduler
+from models.training.student import student_from_teacher
 from models.training.teacher import Teacher
 from models.training.tokens import tokenize
 
@@ -109,18 +118,30 @@ def test_ddim_reaches_the_picture_below_zero() -> None:
     torch.testing.assert_close(stepped[1], x_t[1], rtol=1e-4, atol=1e-4)
 
 
-def test_only_the_student_learns() -> None:
-    """Distillation's gradient reaches the student, and neither teacher nor target."""
+def _sample(size: int = 8, *, for_trunk: bool = False) -> Sample:
+    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
+    latents, doodles = torch.randn(2, 2, 4, size, size).mul(0.5).unbind()
+    things, posed = torch.rand(2, 1, size, size), torch.tensor([True, True])
+    return Sample(latents, doodles, tokens, things, posed, for_trunk)
+
+
+def _lesson(kind: type[Lesson], *, std: float = 0.0) -> Lesson:
+    """Return a lesson of a teacher at its beginning, whose trunk is heard if `std` is above 0."""
     torch.manual_seed(0)
     teacher = Teacher()
-    distiller = Distiller(teacher, student_from_teacher(teacher))
-    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
-    latents, doodles = torch.randn(2, 2, 4, 8, 8).unbind()
-    things, posed = torch.rand(2, 1, 8, 8), torch.tensor([True, False])
-    distiller(Sample(latents, doodles, tokens, things, posed)).backward()
-    assert all(p.grad is None for p in distiller.teacher.parameters())
-    assert all(p.grad is None for p in distiller.target.parameters())
-    moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in distiller.student.parameters()]
+    torch.nn.init.normal_(teacher.trunk.exit.weight, std=std)
+    student, guide = (student_from_teacher(teacher).eval() for _ in range(2))
+    return Endings(teacher, student, guide) if kind is Endings else kind(teacher, student)
+
+
+@pytest.mark.parametrize("kind", [Guidance, Endings, Consistency])
+def test_only_the_student_learns(kind: type[Lesson]) -> None:
+    """A lesson's gradient reaches the student, and neither teacher nor target nor guide."""
+    lesson = _lesson(kind)
+    lesson(_sample()).backward()
+    learning = {name.split(".")[0] for name, p in lesson.named_parameters() if p.grad is not None}
+    assert learning == {"student"}
+    moved = [p.grad is not None and p.grad.abs().sum() > 0 for p in lesson.student.parameters()]
     assert sum(moved) > 0.9 * len(moved)
 
 
@@ -129,35 +150,71 @@ def test_a_student_is_first_told_what_guidance_does(
     monkeypatch: pytest.MonkeyPatch, w: float
 ) -> None:
     """It begins as the unguided teacher: at w = 0 there is nothing to learn, at 8 there is."""
-    torch.manual_seed(0)
     monkeypatch.setattr("models.training.distill.MIN_W", w)
     monkeypatch.setattr("models.training.distill.MAX_W", w)
-    teacher = Teacher().eval()
-    distiller = Distiller(teacher, student_from_teacher(teacher).eval(), guiding=True)
-    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
-    latents, doodles = torch.randn(2, 2, 4, 8, 8).mul(0.5).unbind()
-    loss = distiller(Sample(latents, doodles, tokens, torch.rand(2, 1, 8, 8), torch.ones(2) > 0))
+    loss = _lesson(Guidance)(_sample())
     assert loss < 0.02 if w == 0 else loss > 0.05
-    loss.backward()
-    assert all(p.grad is None for p in distiller.teacher.parameters())
 
 
-def test_small_pictures_teach_a_student_s_inner_levels_and_leave_the_doors_alone() -> None:
+@pytest.mark.parametrize("kind", [Guidance, Endings, Consistency])
+def test_small_pictures_teach_a_student_s_inner_levels_and_leave_the_doors_alone(
+    kind: type[Lesson],
+) -> None:
     """Through the trunk the same levels learn as of the teacher; the trunk itself stays."""
-    torch.manual_seed(0)
-    teacher = Teacher()
-    torch.nn.init.normal_(teacher.trunk.exit.weight, std=0.01)
-    distiller = Distiller(teacher, student_from_teacher(teacher))
-    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"]))
-    latents, doodles = torch.randn(2, 2, 4, 16, 16).unbind()
-    things, posed = torch.rand(2, 1, 16, 16), torch.tensor([True, False])
-    distiller(Sample(latents, doodles, tokens, things, posed, for_trunk=True)).backward()
-    assert all(p.grad is None for p in distiller.teacher.parameters())
-    learning = {name for name, p in distiller.student.named_parameters() if p.grad is not None}
+    lesson = _lesson(kind, std=0.01)
+    lesson(_sample(16, for_trunk=True)).backward()
+    assert all(p.grad is None for p in lesson.teacher.parameters())
+    learning = {name for name, p in lesson.student.named_parameters() if p.grad is not None}
     assert {name.split(".")[0] for name in learning} == {
         "time_embedding", "add_embedding", "down_blocks", "mid_block", "up_blocks",
     }  # fmt: skip
     assert not any(name.startswith(("down_blocks.0", "up_blocks.3")) for name in learning)
+
+
+def test_an_ending_is_where_ddim_leads() -> None:
+    """Rows that stand at different timesteps end where each would by diffusers' own DDIM."""
+    lesson = _lesson(Endings)
+    assert isinstance(lesson, Endings)
+    sample = _sample()
+    text = lesson.teacher.read(sample.tokens)
+    x_t, w = torch.randn(2, 4, 8, 8), torch.tensor([0.0, 6.0])
+    timesteps = torch.tensor([299, 499])
+    with torch.no_grad():
+        ends = lesson.end(Asked(x_t, timesteps, text, w), None)
+        for row, t in enumerate(timesteps.tolist()):
+            one = slice(row, row + 1)
+            embedding = diffusion.guidance_embedding(w[one], GUIDANCE_WIDTH)
+            scheduler = DDIMScheduler.from_config(build_scheduler().config, clip_sample=False)
+            x = x_t[one]
+            for at in range(t, 0, -100):
+                # diffusers tells how far a step goes by the number of them
+                scheduler.set_timesteps(10)
+                v = lesson.guide(x, torch.tensor(at), text[one], timestep_cond=embedding).sample
+                x = scheduler.step(v, at, x).prev_sample
+            torch.testing.assert_close(ends[one], x, rtol=1e-3, atol=1e-2)
+
+
+def test_late_rows_end_in_the_true_picture() -> None:
+    """Up to LATE the goal is what was painted, whatever lies under the noise; above it is not."""
+    lesson = _lesson(Endings)
+    sample = _sample()
+    text = lesson.teacher.read(sample.tokens)
+    asked = Asked(torch.randn(2, 4, 8, 8), torch.tensor([LATE, LATE + 100]), text, torch.zeros(2))
+    goal = lesson.goal(asked, sample)
+    assert torch.equal(goal[0], sample.latents[0])
+    assert not torch.allclose(goal[1], sample.latents[1], atol=0.1)
+
+
+def test_a_late_row_may_lie_over_the_student_s_own_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is under its noise is then made of the doodle, and never of the true picture."""
+    lesson = _lesson(Endings)
+    monkeypatch.setattr("models.training.distill.OWN_SHARE", 1.0)
+    late = torch.full((2,), 19)
+    monkeypatch.setattr("models.training.diffusion.draw_grid", lambda _: late)
+    hidden = _sample()._replace(latents=torch.full((2, 4, 8, 8), 50.0))
+    assert lesson.ask(hidden).x_t.abs().max() < 20
+    monkeypatch.setattr("models.training.distill.OWN_SHARE", 0.0)
+    assert lesson.ask(hidden).x_t.min() > 40
 
 
 def test_the_student_begins_as_the_teacher() -> None:
