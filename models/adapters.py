@@ -158,10 +158,11 @@ class AdapterBank:
             index[: len(slots)] = to_device(torch.tensor(slots), index.device)
 
     def _load(self, name: str) -> None:
-        if len(self._resident) < self._num_slots:
-            slot = len(self._resident) + 1
-        else:
-            _, slot = self._resident.popitem(last=False)
+        if len(self._resident) == self._num_slots:
+            self._resident.popitem(last=False)
+        # Looked for, not counted: a load that failed has left a gap.
+        taken = set(self._resident.values())
+        slot = next(slot for slot in range(1, self._num_slots + 1) if slot not in taken)
         for layer_name, layer in self.layers.items():
             layer.load(slot, self._loras[name], layer_name)
         self._resident[name] = slot

@@ -8,6 +8,7 @@ results: nobody waits for a compile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -21,7 +22,7 @@ RowFunction = Callable[..., torch.Tensor]
 
 Signature = tuple[tuple[torch.Size, torch.dtype], ...]
 
-CUDA_BUCKETS = (1, 2, 4, 8, 16)
+CUDA_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 _WARM_UP_CALLS = 3  # before a capture, so that libraries have chosen their algorithms
 
@@ -70,9 +71,13 @@ class CudaGraphs:
             for _ in range(_WARM_UP_CALLS):
                 function(*static)
         torch.cuda.current_stream().wait_stream(self._side_stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = function(*static)
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                output = function(*static)
+        except Exception:
+            torch.cuda.set_stream(stream)  # a capture that cannot end leaves its own stream current
+            raise
         return _CapturedGraph(graph, static, output)
 
 
@@ -88,13 +93,19 @@ class _CapturedGraph:
         return self._output
 
 
+@dataclass(frozen=True)
+class _Compiled:
+    function: RowFunction
+    most_rows: int  # that it was compiled for
+
+
 class Forward:
     """A module over rows, with what has been made ready for it. Called from one thread."""
 
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name = name
         self.module = module
-        self._compiled: dict[Signature, RowFunction] = {}  # by the sizes of a row
+        self._compiled: dict[Signature, _Compiled] = {}  # by the sizes of a row
         self._captured: dict[Signature, Captured] = {}  # by the sizes of all
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
@@ -116,9 +127,9 @@ class Forward:
     def is_compiled(self, *inputs: torch.Tensor) -> bool:
         return _row_signature(inputs) in self._compiled
 
-    def adopt(self, compiled: RowFunction, *inputs: torch.Tensor) -> None:
-        """Take what was compiled for inputs of these sizes in the module's place."""
-        self._compiled[_row_signature(inputs)] = compiled
+    def adopt(self, compiled: RowFunction, *inputs: torch.Tensor, most_rows: int) -> None:
+        """Take what was compiled for inputs of these sizes, up to so many rows, for the module."""
+        self._compiled[_row_signature(inputs)] = _Compiled(compiled, most_rows)
 
     def capture(self, capturer: Capturer, *inputs: torch.Tensor) -> None:
         """Capture a call with inputs of these sizes, on the thread that calls."""
@@ -127,7 +138,10 @@ class Forward:
             self._captured[_signature(inputs)] = captured
 
     def _function(self, inputs: tuple[torch.Tensor, ...]) -> RowFunction:
-        return self._compiled.get(_row_signature(inputs), self.module)
+        compiled = self._compiled.get(_row_signature(inputs))
+        if compiled is None or len(inputs[0]) > compiled.most_rows:
+            return self.module
+        return compiled.function
 
 
 def _signature(inputs: tuple[torch.Tensor, ...]) -> Signature:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-_MAX_ROWS = {"cpu": 15, "cuda": 64}
-"""A dynamic package's most rows: from 16 on a CPU's convolutions are other ones."""
+MAX_ROWS = {"cpu": 15, "cuda": 64}
+"""A package's most rows, by the kind of device: from 16 on a CPU's convolutions are other ones."""
 
 _SETTINGS: dict[str, Any] = {"aot_inductor.package_constants_in_so": False}
 
@@ -61,12 +62,13 @@ def compile_package(
     backend = pick_backend(module, inputs) if picks_attention else None
     kind = inputs[0].device.type
     settings = {**_SETTINGS, "max_autotune": autotunes and kind == "cuda"}
-    rows = Dim("rows", min=2, max=_MAX_ROWS[kind])
+    rows = Dim("rows", min=2, max=MAX_ROWS[kind])
     dynamic = None if len(inputs[0]) == 1 else {"inputs": tuple({0: rows} for _ in inputs)}
     with torch.no_grad(), attending_by(backend):
         inputs = tuple(tensor.clone() for tensor in inputs)  # none of inference mode
         program = export(module, inputs, dynamic_shapes=dynamic, strict=False)
-        fresh = path.with_name(f".{path.stem}.tmp.pt2")
+        # Of this process alone: engines of two cards of one kind may make the same one at a time.
+        fresh = path.with_name(f".{path.stem}.{os.getpid()}.tmp.pt2")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=settings)
     fresh.chmod(0o600)

@@ -50,10 +50,11 @@ class Abort:
 class Heartbeat:
     """Engine to front, from a thread of its own: what the engine is doing, and how much.
 
-    `phase` is loading, warming or serving. `num_jobs` are all that the engine knows of,
+    `phase` is loading, compiling, warming or serving. `num_jobs` are all that the engine knows of,
     `num_waiting` those without a slot, `num_running` rows in slots, of which `max_batch` share a
     step at most, at 512 x 512. `step_running_s` is how long the running step has taken,
-    `step_p99_s` what 99 of 100 take. The counts are since the start, see `EngineStats`; bytes are
+    `step_p99_s` what 99 of 100 take, `adopting_s` how long it takes up what was compiled, between
+    two steps. The counts are since the start, see `EngineStats`; bytes are
     the device's, as torch has them, and the process' own; `num_blocks` are the objects of its
     Python. `warm` are the numbers of rows that are compiled, by checkpoint and shape; `num_warm` of
     `num_targets` are so in all.
@@ -66,6 +67,7 @@ class Heartbeat:
     max_batch: int = 0
     step_running_s: float = 0.0
     step_p99_s: float = 0.0
+    adopting_s: float = 0.0
     num_unet_calls: int = 0
     num_padded_rows: int = 0
     num_recompiles: int = 0

@@ -1,7 +1,8 @@
 """The life of one engine process: start it, watch it, end it where it hangs, start the next one.
 
 Whether it lives is judged by what it tells: a heartbeat from a thread of its own, with its phase
-and how long the running step has taken. A long load is no hang, since its phase is told.
+and how long the running step has taken. A long load is no hang, since its phase is told; to compile
+may take hours, and the compiler's end is awaited there.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _log = structlog.get_logger(__name__)
 class Patience:
     """How long the supervisor waits for what, in seconds.
 
-    A step may take `step_factor` times as long as 99 of 100 have, and `step_s` in any case.
+    A step may take `step_factor` times as long as 99 of 100 have, and `step_s` in any case; to take
+    up what was compiled, `adopt_s`. `load_s` is for each phase before it serves but compiling.
     `num_crashes` ends within `crash_window_s` are a loop, which starting anew does not cure.
     """
 
@@ -56,6 +58,7 @@ class Patience:
     load_s: float = 1800.0
     step_s: float = 10.0
     step_factor: float = 20.0
+    adopt_s: float = 120.0
     first_backoff_s: float = 1.0
     last_backoff_s: float = 60.0
     steady_s: float = 60.0
@@ -66,14 +69,18 @@ class Patience:
     def verdict(
         self, heartbeat: Heartbeat | None, *, silent_s: float, age_s: float
     ) -> EndReason | None:
-        """Say why an engine must be ended now; None while there is no reason to."""
-        is_serving = heartbeat is not None and heartbeat.phase == "serving"
-        if silent_s > (self.silence_s if is_serving else self.silent_load_s):
+        """Say why an engine must be ended now; None while there is no reason to.
+
+        `age_s` is how long it has been in its phase.
+        """
+        phase = heartbeat.phase if heartbeat else "loading"
+        if silent_s > (self.silence_s if phase == "serving" else self.silent_load_s):
             return "silent"
-        if heartbeat is None or not is_serving:
-            return "hung-load" if age_s > self.load_s else None
+        if heartbeat is None or phase != "serving":
+            return "hung-load" if age_s > self.load_s and phase != "compiling" else None
         longest_s = max(self.step_s, self.step_factor * heartbeat.step_p99_s)
-        return "hung-step" if heartbeat.step_running_s + silent_s > longest_s else None
+        is_stuck = heartbeat.step_running_s + silent_s > longest_s
+        return "hung-step" if is_stuck or heartbeat.adopting_s + silent_s > self.adopt_s else None
 
 
 class Supervisor:
@@ -108,7 +115,7 @@ class Supervisor:
         self._backoff_s = self._patience.first_backoff_s
         self._crashes: deque[float] = deque(maxlen=self._patience.num_crashes)
         self._load_s = _USUAL_LOAD_S
-        self._started_at = self._heard_at = self._ready_at = 0.0
+        self._started_at = self._phase_at = self._heard_at = self._ready_at = 0.0
         self._changed = asyncio.Event()
 
     @property
@@ -153,7 +160,7 @@ class Supervisor:
             await asyncio.sleep(self._patience.look_s)
             now = self._loop.time()
             reason = self._patience.verdict(
-                self.heartbeat, silent_s=now - self._heard_at, age_s=now - self._started_at
+                self.heartbeat, silent_s=now - self._heard_at, age_s=now - self._phase_at
             )
             if reason and self._process and not self._reason and self.state != "failed":
                 _log.error("the engine hangs", reason=reason, heartbeat=self.heartbeat)
@@ -165,7 +172,7 @@ class Supervisor:
             return
         self._enter(state)
         self.heartbeat = self.ready = self._reason = None
-        self._started_at = self._heard_at = self._loop.time()
+        self._started_at = self._phase_at = self._heard_at = self._loop.time()
         self._outbox = queue.SimpleQueue()
         try:
             process = self._process = self._spawn(self._settings)
@@ -206,6 +213,8 @@ class Supervisor:
             return  # the last words of an engine that is given up
         self._heard_at = self._loop.time()
         if isinstance(message, Heartbeat):
+            if self.heartbeat is None or message.phase != self.heartbeat.phase:
+                self._phase_at = self._heard_at
             self.heartbeat = message
         elif isinstance(message, Ready):
             self._serve(message)

@@ -1,7 +1,8 @@
 """The compiler process: fills the folder of packages for the shapes that it is told, then ends.
 
 Started by an engine as `python -m service.engine.compiler`, or by `instant-refine warm`. It loads
-the checkpoint itself, so that it shares nothing with the process that serves.
+the checkpoint itself, so that it shares nothing with the process that serves. It ends with that
+one: what it holds of a GPU is the next engine's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from service.engine.warming import Shape
 
 _NICENESS = 10
+_LONGEST_S = 24 * 3600.0  # no package takes so long to make
 COMPILED_SIZES = (1, 2)
 """Rows: one, and any number beyond, have a package each; the second where rows share a call."""
 
@@ -42,8 +48,9 @@ class Compiler:
             sys.executable, "-P", "-m", "service.engine.compiler",
             f"--settings={settings.model_dump_json()}", f"--shapes={json.dumps(shapes)}",
         ]  # fmt: skip
+        # Nothing is ever written: that the pipe closes, tells it that nobody waits any more.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            command, env={**os.environ, **SEALED}, stdin=subprocess.DEVNULL
+            command, env={**os.environ, **SEALED}, stdin=subprocess.PIPE
         )
 
     def has_ended(self) -> bool:
@@ -62,6 +69,7 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     from models.packages import compile_package, package_path  # noqa: PLC0415
     from service.engine.loading import load_pipelines, max_batch_of  # noqa: PLC0415
 
+    _sweep(settings.package_dir)
     max_batch = max_batch_of(settings)
     wanted = {}
     for pipeline in load_pipelines(settings).values():
@@ -92,6 +100,20 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     return num_failed
 
 
+def _sweep(folder: Path) -> None:
+    """Take away what compilers that were killed have left half made."""
+    for path in folder.glob(".*.tmp.pt2"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LONGEST_S:
+                path.unlink()
+
+
+def _end_with_parent() -> None:
+    """Wait until who started this has ended, however it did, and end."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 def main() -> int:
     """Compile, at a priority below that of the engine; return the exit code."""
     parser = argparse.ArgumentParser(prog="service.engine.compiler")
@@ -100,6 +122,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = EngineSettings.model_validate_json(arguments.settings)
     configure_logging(settings.log_format)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     os.nice(_NICENESS)
     return min(1, compile_shapes(settings, json.loads(arguments.shapes)))
 

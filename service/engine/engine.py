@@ -98,7 +98,8 @@ class Engine:
     def advance_warming(self) -> None:
         """Take up a shape that has been compiled meanwhile, if there is one."""
         if self.warming is not None:
-            self.warming.advance()
+            with self.pace.adoption():
+                self.warming.advance()
 
     def warm_rows(self) -> dict[str, dict[str, list[int]]]:
         """Return the numbers of rows that are warm, by checkpoint and shape."""

@@ -32,6 +32,10 @@ _STICKY = (
 )
 
 
+# What a capture forbids, or could not take, is wrong with the capture and not with the device.
+_OF_A_CAPTURE = "captur"
+
+
 class SickDevice(Exception):
     """The device answers nothing any more; only a new process cures it."""
 
@@ -78,6 +82,8 @@ def is_sticky(error: Exception) -> bool:
     if isinstance(error, SickDevice):
         return True
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
+        return False
+    if _mentions(error, (_OF_A_CAPTURE,)):
         return False
     return isinstance(error, torch.AcceleratorError) or _mentions(error, _STICKY)
 

@@ -178,7 +178,7 @@ def max_batch_of(settings: EngineSettings) -> int:
 
 
 def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> Warming | None:
-    """Begin to make the hot shapes ready, or make them, as the settings say."""
+    """Return what is to be made ready: the hot shapes, if anything is compiled."""
     if settings.compile == "off":
         return None
     device, _ = _place(settings)
@@ -196,8 +196,6 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
         pipeline.buckets = CUDA_BUCKETS if is_cuda else ()
         for height, width in settings.hot_shapes:
             warming.add(pipeline, height, width)
-    if settings.compile == "full":
-        warming.run()
     return warming
 
 

@@ -108,11 +108,7 @@ class Scheduler:
         self._rows: dict[int, Row] = {}  # by slot, the oldest first
         self.free_slots = list(range(self.num_slots))
         self._shares = Shares()
-
-    @property
-    def num_waiting(self) -> int:
-        """Jobs of which no row has a slot yet."""
-        return sum(self._entries[job_id].num_admitted == 0 for job_id in self._turns)
+        self.num_waiting = 0  # jobs of which no row has a slot yet; any thread may read it
 
     @property
     def num_running(self) -> int:
@@ -131,6 +127,7 @@ class Scheduler:
             raise QueueFull("the queue is full, try again later")
         self._entries[job.id] = _Entry(job, num_steps, now + job.timeout_s, rows_per_row)
         self._turns.append(job.id)
+        self.num_waiting += 1
         self._shares.enter(job.caller)
 
     def remove(self, job_id: str) -> bool:
@@ -138,6 +135,7 @@ class Scheduler:
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return False
+        self.num_waiting -= entry.num_admitted == 0
         self._shares.leave(entry.job.caller)
         self._turns = deque(other for other in self._turns if other != job_id)
         for row in [row for row in self._rows.values() if row.job.id == job_id]:
@@ -228,6 +226,7 @@ class Scheduler:
             entry.job, entry.num_admitted, slot, entry.num_steps, entry.rows_per_row, start=start
         )
         self._rows[slot] = row
+        self.num_waiting -= entry.num_admitted == 0
         entry.num_admitted += 1
         if entry.has_rows_left:
             self._turns.append(entry.job.id)

@@ -57,6 +57,7 @@ class Pace:
         self._clock = clock
         self._times_s: deque[float] = deque(maxlen=_NUM_KEPT)
         self._started: float | None = None
+        self._adopting: float | None = None
         self.p99_s = 0.0
 
     @contextmanager
@@ -70,7 +71,22 @@ class Pace:
             self._started = None
             self.p99_s = sorted(self._times_s)[math.ceil(0.99 * len(self._times_s)) - 1]
 
+    @contextmanager
+    def adoption(self) -> Iterator[None]:
+        """Measure what goes on between two steps, where compiled forwards are taken up."""
+        self._adopting = self._clock()
+        try:
+            yield
+        finally:
+            self._adopting = None
+
     def running_s(self) -> float:
         """Return the seconds that the running step has taken so far; 0 between steps."""
-        started = self._started
+        return self._since(self._started)
+
+    def adopting_s(self) -> float:
+        """Return the seconds that it has taken so far to take up a forward; 0 otherwise."""
+        return self._since(self._adopting)
+
+    def _since(self, started: float | None) -> float:
         return 0.0 if started is None else self._clock() - started

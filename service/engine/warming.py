@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 import torch
 
+from models.catalog import CheckpointError
 from models.graphs import buckets_up_to
-from models.packages import load_package, package_path
+from models.packages import MAX_ROWS, load_package, package_path
+from service.engine.faults import is_out_of_memory, is_sticky
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
 from service.jobs import rows_that_fit
 
 if TYPE_CHECKING:
-    from models.graphs import Capturer, Forward
+    from models.graphs import Capturer, Forward, RowFunction
     from models.pipeline import Pipeline
 
     Inputs = tuple[torch.Tensor, ...]
@@ -54,15 +56,13 @@ class _Target:
     pipeline: Pipeline
     shape: Shape
     num_rows: int
-    forwards: tuple[tuple[Forward, Inputs], ...]
+    forwards: tuple[tuple[Forward, Inputs, Path], ...]  # each with its package
 
-    def missing(self, folder: Path) -> list[Path]:
-        paths = [
-            package_path(folder, forward.name, forward.module, inputs)
-            for forward, inputs in self.forwards
-            if not forward.is_compiled(*inputs)
-        ]
-        return [path for path in paths if not path.exists()]
+    def lacks_a_package(self) -> bool:
+        return any(
+            not forward.is_compiled(*inputs) and not path.exists()
+            for forward, inputs, path in self.forwards
+        )
 
 
 @dataclass
@@ -115,14 +115,19 @@ class Warming:
                 encodes=size <= MAX_ADMISSIONS,
                 decodes=size <= MAX_RETIREMENTS,
             )
-            self._pending.append(_Target(pipeline, shape, size, tuple(forwards)))
+            # Named once: to name a package takes all of its module's parameters.
+            named = [
+                (forward, inputs, package_path(self.folder, forward.name, forward.module, inputs))
+                for forward, inputs in forwards
+            ]
+            self._pending.append(_Target(pipeline, shape, size, tuple(named)))
 
     def advance(self) -> None:
         """Take one target further, if its packages have come: called between two steps."""
         if not self._pending or self.clock() - self._looked_at < LOOK_S:
             return
         for target in self._pending:
-            if not target.missing(self.folder):
+            if not target.lacks_a_package():
                 self._try_to_adopt(target)
                 return
         self._looked_at = self.clock()
@@ -142,7 +147,7 @@ class Warming:
         """Start a compiler for shapes that none was started for; give up what one has left out."""
         if self._compiler is not None and not self._compiler.has_ended():
             return
-        missing = {target.shape for target in self._pending if target.missing(self.folder)}
+        missing = {target.shape for target in self._pending if target.lacks_a_package()}
         self._give_up(missing & self._tried)
         if new := sorted(missing - self._tried):
             self._tried |= set(new)
@@ -156,17 +161,17 @@ class Warming:
     def _try_to_adopt(self, target: _Target) -> None:
         try:
             self._adopt(target)
-        except torch.AcceleratorError:
-            raise  # the device is sick: only a new process cures it
-        except Exception:  # noqa: BLE001 - whatever a package is, eager serves in its place
+        except Exception as error:  # whatever a package is, eager serves in its place
+            if is_sticky(error):
+                raise
             _log.exception("a package cannot be used", shape=target.shape, rows=target.num_rows)
             self._pending.remove(target)
 
     def _adopt(self, target: _Target) -> None:
         with torch.inference_mode():
-            for forward, inputs in target.forwards:
+            for forward, inputs, path in target.forwards:
                 if not forward.is_compiled(*inputs):
-                    self._load(forward, inputs)
+                    self._load(forward, inputs, path)
                 if self.capturer is not None:
                     forward.capture(self.capturer, *inputs)
         self._pending.remove(target)
@@ -174,11 +179,21 @@ class Warming:
         done = f"{self.num_warm} of {self.num_targets}"
         _log.info("a shape is warm", shape=target.shape, rows=target.num_rows, done=done)
 
-    def _load(self, forward: Forward, inputs: Inputs) -> None:
-        path = package_path(self.folder, forward.name, forward.module, inputs)
-        compiled = load_package(path, forward.module)
+    def _load(self, forward: Forward, inputs: Inputs, path: Path) -> None:
+        compiled = _loaded(path, forward)
         expected, made = forward.module(*inputs).float(), compiled(*inputs).float()
         if (made - expected).abs().max() <= _MOST_APART * expected.std():
-            forward.adopt(compiled, *inputs)
+            forward.adopt(compiled, *inputs, most_rows=MAX_ROWS[inputs[0].device.type])
         else:
             _log.error("a package does not equal eager, which serves in its place", name=path.name)
+
+
+def _loaded(path: Path, forward: Forward) -> RowFunction:
+    """Load a package. One that is broken is taken away, so that the next start makes it anew."""
+    try:
+        return load_package(path, forward.module)
+    except Exception as error:
+        is_at_fault = not (isinstance(error, CheckpointError) or is_out_of_memory(error))
+        if is_at_fault and not is_sticky(error):
+            path.unlink(missing_ok=True)
+        raise

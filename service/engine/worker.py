@@ -81,6 +81,9 @@ class Worker:
         from service.engine.first_picture import warm_up  # noqa: PLC0415
 
         self._engine, ready = (load_engine or _load_checkpoint)(settings)
+        if settings.compile == "full" and self._engine.warming is not None:
+            self._enter("compiling")
+            self._engine.warming.run()
         self._enter("warming")
         warm_up(self._engine)
         keep_tidy()
@@ -139,7 +142,10 @@ class Worker:
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_S)
-            self._send_heartbeat()
+            try:
+                self._send_heartbeat()
+            except Exception:  # noqa: BLE001 - the last beat would be taken for a hang
+                _log.exception("a heartbeat failed")
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
@@ -164,6 +170,7 @@ class Worker:
             max_batch=engine.max_batch,
             step_running_s=engine.pace.running_s(),
             step_p99_s=engine.pace.p99_s,
+            adopting_s=engine.pace.adopting_s(),
             allocated_bytes=allocated_bytes,
             reserved_bytes=reserved_bytes,
             resident_bytes=psutil.Process().memory_info().rss,

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 from torch import nn
@@ -13,6 +17,7 @@ from torch import nn
 import models.packages
 from service.engine.compiler import compile_shapes
 from service.settings import CompileMode, Settings, Tuning
+from tests.servers import wait_until
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,33 @@ def test_who_waits_on_a_terminal_sees_a_bar(
     has_bar = compile_mode == "full" and is_terminal
     assert ("100%" in told.getvalue()) == has_bar
     assert ("of 7" in "".join(capsys.readouterr())) != has_bar
+
+
+def test_a_compiler_ends_with_who_started_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """However the engine ends, its compiler holds neither memory nor a GPU for much longer."""
+    (engine,) = Settings(
+        model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
+        cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+    ).engines()  # fmt: skip
+    code = (
+        "import os, sys\n"
+        "from service.engine.compiler import Compiler\n"
+        "from service.settings import EngineSettings\n"
+        "settings = EngineSettings.model_validate_json(sys.argv[1])\n"
+        "print(Compiler(settings, settings.hot_shapes)._process.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+        "os._exit(1)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, engine.model_dump_json()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        assert parent.stdout is not None
+        compiler = psutil.Process(int(parent.stdout.readline()))
+        time.sleep(1)
+        assert compiler.is_running()
+        parent.kill()
+    wait_until(lambda: not compiler.is_running(), 10)

@@ -309,6 +309,7 @@ class _Life:
     now: float = 0.0
     rows_left: dict[str, set[int]] = field(default_factory=dict)
     leaving: list[Row] = field(default_factory=list)  # their pictures are on their way
+    admitted: set[str] = field(default_factory=set)  # jobs of which a row has had a slot
 
     def add(self, new: Job, num_steps: int, rows_per_row: int) -> None:
         try:
@@ -337,6 +338,8 @@ class _Life:
         assert len({row.slot for row in rows}) == len(rows)
         assert all(0 <= row.slot < self.scheduler.num_slots for row in rows)
         assert len(batch.admitted) <= MAX_ADMISSIONS
+        self.admitted |= {row.job.id for row in batch.admitted}
+        assert self.scheduler.num_waiting == len(self.rows_left.keys() - self.admitted)
         assert not any(row.is_done for row in rows)
         came, self.leaving = (self.leaving, []) if arrives else ([], self.leaving)
         self.scheduler.advance(rows)

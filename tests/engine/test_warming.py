@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import torch
 
 from models.graphs import CUDA_BUCKETS
 from models.packages import compile_package, package_path
@@ -173,7 +175,7 @@ def test_a_shape_that_comes_later_is_asked_of_a_compiler(
 
 
 def test_a_package_that_is_none_ends_nothing(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """Whatever lies in the folder, the shape stays eager and requests are served."""
+    """The shape stays eager and requests are served; the next start finds it gone, and makes it."""
     pipeline = load(tiny_checkpoint)
     for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
         package_path(tmp_path, forward.name, forward.module, inputs).write_bytes(b"no package")
@@ -182,6 +184,57 @@ def test_a_package_that_is_none_ends_nothing(tiny_checkpoint: Path, tmp_path: Pa
     job = make_job()
     assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
     assert (warming.num_warm, warming.num_targets) == (0, 0)
+    assert len(list(tmp_path.iterdir())) == len(list(pipeline.forwards(SIDE, SIDE, 1))) - 1
+
+
+class FailingCapturer:
+    """Captures nothing, and says why."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def capture(self, *_: object) -> NoReturn:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: operation not permitted when stream is capturing"),
+    ],
+)
+def test_a_shape_that_cannot_be_captured_stays_eager(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Neither a full device nor a call that a graph may not hold ends the engine."""
+    pipeline, warming = to_be_captured(tiny_checkpoint, tmp_path, monkeypatch, error)
+    job = make_job()
+    assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
+    assert (warming.num_warm, warming.num_targets) == (0, 0)
+
+
+def test_a_device_that_turns_out_sick_ends_the_engine(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an error that sticks nothing is made any more: only a new process cures it."""
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    pipeline, warming = to_be_captured(tiny_checkpoint, tmp_path, monkeypatch, error)
+    with pytest.raises(torch.AcceleratorError):
+        run(engine_of(pipeline, warming), [make_job()])
+
+
+def to_be_captured(
+    checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> tuple[Pipeline, Warming]:
+    """A pipeline whose packages are there, and whose captures fail."""
+    pipeline = load(checkpoint)
+    monkeypatch.setattr("service.engine.warming.load_package", lambda _path, module: module)
+    warming = Warming(folder, (1,), MAX_BATCH, Compilers(), FailingCapturer(error))
+    warming.add(pipeline, SIDE, SIDE)
+    for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
+        package_path(folder, forward.name, forward.module, inputs).touch()
+    return pipeline, warming
 
 
 def test_a_package_that_does_not_equal_eager_is_not_used(

@@ -135,6 +135,31 @@ def test_more_adapters_than_slots_take_turns(pipeline: Pipeline, tmp_path: Path,
         small_bank.select(list(loras)[:4])
 
 
+def test_a_load_that_fails_leaves_every_other_adapter_its_slot(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without memory for one adapter, the next to come takes a free slot, and nobody else's."""
+    loras = make_loras(pipeline.unet, 5, tmp_path)
+    small, small_bank = adapted(pipeline.unet, loras, num_slots=3)
+    large, large_bank = adapted(pipeline.unet, loras, num_slots=5)
+    small_bank.select(["lora-0", "lora-1", "lora-2"])
+    with monkeypatch.context() as patched:
+        patched.setattr("models.adapters.to_device", _no_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            small_bank.select(["lora-3"])
+    given, names = inputs(3), ["lora-1", "lora-2", "lora-3"]
+    small_bank.select(["lora-3"])
+    for bank in (small_bank, large_bank):
+        bank.select(names)
+    torch.testing.assert_close(
+        predict(small, given), predict(large, given), atol=TOLERANCE, rtol=TOLERANCE
+    )
+
+
+def _no_memory(*_: object) -> torch.Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 def test_a_new_adapter_compiles_nothing_anew(pipeline: Pipeline, tmp_path: Path) -> None:
     """One whole graph serves every adapter up to the rank, also those that take others' slots."""
     loras = make_loras(pipeline.unet, 5, tmp_path)

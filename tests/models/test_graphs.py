@@ -182,11 +182,12 @@ def test_a_graph_break_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_adopted_serves_its_shape_alone() -> None:
-    """A compiled function takes the module's place for its shape; other shapes stay eager."""
+    """A compiled function takes the module's place for its shape, up to the rows it is for."""
     module = Blur()
     forward = Forward("blur", module)
-    forward.adopt(lambda picture, _gain: torch.zeros_like(picture), *rows(2))
+    forward.adopt(lambda picture, _gain: torch.zeros_like(picture), *rows(2), most_rows=3)
     assert forward.is_compiled(*rows(5))
     assert not forward.is_compiled(*rows(1))
     assert not forward(*rows(3)).any()
+    torch.testing.assert_close(forward(*(many := rows(4))), module(*many))
     torch.testing.assert_close(forward(*(inputs := rows(2, 8, 16))), module(*inputs))
