@@ -52,6 +52,47 @@ def test_fifty_strokes_can_be_undone_and_redone(painter: Painter) -> None:
     assert painter.look("paint") == end
 
 
+def test_what_comes_during_a_stroke_leaves_the_drawing_whole(painter: Painter) -> None:
+    """Undo gives up the stroke under the pen alone; clearing ends it; both can be undone."""
+    page = painter.page
+    painter.pause()
+    painter.stroke((0.1, 0.8), (0.9, 0.8))
+    before = painter.look("paint")
+    page.mouse.move(*painter.at_fraction((0.2, 0.3)))
+    page.mouse.down()
+    page.mouse.move(*painter.at_fraction((0.7, 0.3)))
+    assert painter.look("paint") != before
+    page.keyboard.press("Control+z")
+    page.mouse.move(*painter.at_fraction((0.7, 0.9)))
+    page.mouse.up()
+    assert painter.look("paint") == before
+    page.mouse.move(*painter.at_fraction((0.2, 0.3)))
+    page.mouse.down()
+    page.mouse.move(*painter.at_fraction((0.7, 0.3)))
+    page.keyboard.press("Control+Shift+Z")
+    with_stroke = painter.look("paint")
+    page.keyboard.press("Delete")
+    page.mouse.move(*painter.at_fraction((0.7, 0.9)))
+    page.mouse.up()
+    assert painter.pixel("paint", 0.5, 0.8)[3] == 0
+    page.keyboard.press("Control+z")
+    assert painter.look("paint") == with_stroke
+    page.keyboard.press("Control+z")
+    assert painter.look("paint") == before
+
+
+def test_space_presses_what_has_the_focus(painter: Painter) -> None:
+    """A checkbox answers to Space and Enter asks for nothing there; elsewhere Space pans."""
+    page = painter.page
+    painter.pause()
+    box = page.locator("#refine-creative")
+    box.focus()
+    page.keyboard.press("Space")
+    expect(box).to_be_checked()
+    page.keyboard.press("Space")
+    expect(box).not_to_be_checked()
+
+
 def test_each_tool_does_its_own(painter: Painter) -> None:
     """Brush, straight line, eraser, fill and picker, by their keys, on real pixels."""
     page = painter.page

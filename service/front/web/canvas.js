@@ -1,4 +1,6 @@
 // The drawing: a layer of paint over a background colour, a mask above it, and strokes on either.
+// What changes the drawing otherwise ends the stroke that is being drawn; what is still added to
+// that one then is passed over.
 
 import { floodRegion } from "./filling.js";
 import { History } from "./history.js";
@@ -66,6 +68,7 @@ export class Drawing extends EventTarget {
 
   /** Add curves to the stroke: [{from, control, to, width}]. Only their region is drawn anew. */
   addCurves(curves) {
+    if (!this.#stroke) return;
     const { ink } = this.#stroke;
     let dirty = null;
     for (const { from, control, to, width } of curves) {
@@ -81,12 +84,14 @@ export class Drawing extends EventTarget {
 
   /** Take the stroke's ink away, to draw it otherwise: a straight line follows the pointer. */
   restartStroke() {
+    if (!this.#stroke) return;
     const { ink, dirty } = this.#stroke;
     ink.clearRect(0, 0, this.width, this.height);
     if (dirty) this.#compose(dirty);
   }
 
   endStroke() {
+    if (!this.#stroke) return;
     const { layer, dirty } = this.#stroke;
     this.#stroke = null;
     const region = dirty && clipped(dirty, this.width, this.height);
@@ -95,6 +100,7 @@ export class Drawing extends EventTarget {
   }
 
   cancelStroke() {
+    if (!this.#stroke) return;
     const { layer, dirty } = this.#stroke;
     this.#stroke = null;
     const region = dirty && clipped(dirty, this.width, this.height);
@@ -104,6 +110,7 @@ export class Drawing extends EventTarget {
 
   /** Fill the region of one colour around a point. */
   fill(x, y, { layer, colour, opacity }) {
+    this.endStroke();
     const picture = this.flattened().getContext("2d");
     const { width, height } = this;
     const region = floodRegion(picture.getImageData(0, 0, width, height), x, y);
@@ -150,6 +157,7 @@ export class Drawing extends EventTarget {
   /** Give the drawing another size; what was drawn is scaled to cover it. */
   resize(width, height, { remember = true } = {}) {
     if (width === this.width && height === this.height) return;
+    this.endStroke();
     if (remember) this.history.push(this.#snapshot());
     for (const { canvas } of Object.values(this.#layers)) {
       const before = copyOf(canvas);
@@ -239,6 +247,7 @@ export class Drawing extends EventTarget {
   }
 
   #whole(layer, draw) {
+    this.endStroke();
     const context = this.#layers[layer];
     this.#remember(layer, { x: 0, y: 0, width: this.width, height: this.height }, context);
     context.save();

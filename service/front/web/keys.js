@@ -32,6 +32,7 @@ const PLAIN = {
   p: "pause", v: "nextView", escape: "escape", "?": "help",
 };
 const WITH_CONTROL = { z: "undo", y: "redo", s: "save", 0: "fit" };
+const PRESSED_INPUTS = new Set(["checkbox", "radio", "color", "file", "button", "submit"]);
 const TEXT_INPUTS = new Set(["text", "number", "search", "password", "url", "email", "tel"]);
 
 /** Return what a keydown asks for, or null. */
@@ -52,7 +53,9 @@ function isText(target) {
   return tag === "TEXTAREA" || tag === "SELECT" || Boolean(target?.isContentEditable);
 }
 
+// What Space and Enter press, and do not ask the page for.
 function isPressable(target) {
+  if (target?.tagName === "INPUT") return PRESSED_INPUTS.has(target.type);
   return ["BUTTON", "A", "SUMMARY"].includes(target?.tagName);
 }
 

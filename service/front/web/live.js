@@ -19,7 +19,7 @@ export class Live extends EventTarget {
   #timer = 0;
   #lastId = Date.now(); // rises over reloads and reconnections alike
   #lastPrint = null;
-  #isHeld = false;
+  #holds = 0; // of pictures that are being asked for by another way
   isPaused = false;
   counts = { sent: 0, shown: 0, replaced: 0, skipped: 0 };
 
@@ -45,21 +45,29 @@ export class Live extends EventTarget {
     if (!isPaused) this.change();
   }
 
-  /** Ask for a picture by another way, while live frames wait; older pictures give way to it. */
+  /**
+   * Ask for a picture by another way, while live frames wait; older pictures give way to it.
+   *
+   * What has changed until now is its to show. Where it fails, live frames show it after all.
+   */
   async during(work) {
-    this.#isHeld = true;
-    const id = this.nextId();
+    this.#holds += 1;
+    clearTimeout(this.#timer);
+    this.#pacer.taken();
+    const id = this.#nextId();
+    let isMade = false;
     try {
       const picture = await work();
-      this.#pacer.settled();
+      isMade = true;
       return { picture, isNewest: this.#order.admits(id) };
     } finally {
-      this.#isHeld = false;
+      this.#holds -= 1;
+      if (!isMade && !this.#holds) this.#pacer.change(performance.now());
       this.#schedule();
     }
   }
 
-  nextId() {
+  #nextId() {
     this.#lastId += 1;
     return this.#lastId;
   }
@@ -67,11 +75,12 @@ export class Live extends EventTarget {
   #schedule() {
     clearTimeout(this.#timer);
     const next = this.#pacer.next();
-    if (!next || this.isPaused || this.#isHeld || !this.#transport.isReady) return;
+    if (!next || this.isPaused || this.#holds || !this.#transport.isReady) return;
     this.#timer = setTimeout(() => this.#send(next.kind), Math.max(0, next.at - performance.now()));
   }
 
   async #send(kind) {
+    const id = this.#nextId(); // before anything is waited for: ids are in the order of what was seen
     const route = kind === "settle" ? REFINE_ROUTE : LIVE_ROUTE;
     const fields = toFields(this.#settings.values, route);
     this.#pacer.sent(performance.now(), { settling: kind === "settle" });
@@ -84,7 +93,7 @@ export class Live extends EventTarget {
       return;
     }
     this.#lastPrint = print;
-    await this.#ask({ id: this.nextId(), route, fields, blob });
+    await this.#ask({ id, route, fields, blob });
   }
 
   async #ask(frame) {

@@ -45,8 +45,9 @@ export class Pacer {
     if (Number.isFinite(pauseMs)) this.#pauseMs = pauseMs;
   }
 
-  /** What is shown is final: a picture that was asked for has taken the place of a settling one. */
-  settled() {
+  /** All that has changed so far is in a picture that was asked for otherwise: no frame is owed. */
+  taken() {
+    this.#changedFirst = null;
     this.#needsSettling = false;
   }
 

@@ -28,7 +28,7 @@ export class Pointer {
     on("pointerdown", (event) => this.#down(event));
     on("pointermove", (event) => this.#move(event));
     on("pointerup", (event) => this.#up(event));
-    on("pointercancel", () => this.cancel());
+    on("pointercancel", (event) => event.pointerId === this.#id && this.cancel());
     on("pointerleave", () => this.#hideRing());
     on("contextmenu", (event) => event.preventDefault());
     on("keydown", (event) => this.#key(event));
@@ -36,10 +36,6 @@ export class Pointer {
     toolbox.addEventListener("change", () => this.#shapeRing());
     drawing.addEventListener("resize", () => this.#shapeRing());
     this.#shapeRing();
-  }
-
-  get isDown() {
-    return this.#stroke !== null;
   }
 
   /** Give the stroke up, as Esc asks. */

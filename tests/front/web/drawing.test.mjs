@@ -109,5 +109,6 @@ test("no key fires while a text field has the focus", () => {
   assert.equal(key("0", page, { ctrlKey: true }), "fit");
   assert.equal(key("b", page, { ctrlKey: true }), null);
   assert.equal(key("Enter", { tagName: "BUTTON" }), null);
+  assert.equal(key("Enter", { tagName: "INPUT", type: "color" }), null);
   assert.equal(key("b", { tagName: "INPUT", type: "range" }), "brush");
 });

@@ -126,6 +126,52 @@ test("a picture asked for by a button is not replaced by an older frame, nor by 
   await until(() => transport.frames.length === 2);
 });
 
+test("what changed just before a picture was asked for is left to it", async () => {
+  const { drawing, transport, live, settings, shown } = painted({ steps: 12 });
+  drawing.draw("one");
+  settings.set({ seed: 5 }); // as a button does before it asks
+  let finish;
+  const asked = live.during(() => new Promise((resolve) => (finish = resolve)));
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.equal(transport.frames.length, 0);
+  finish("asked for");
+  assert.ok((await asked).isNewest);
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  assert.deepEqual([transport.frames.length, shown.length], [0, 0]);
+});
+
+test("a frame that is being encoded when a picture is asked for does not replace it", async () => {
+  const { drawing, transport, live, shown } = painted();
+  let encoded;
+  drawing.toJpeg = () => new Promise((resolve) => (encoded = resolve));
+  drawing.draw("one");
+  await until(() => encoded);
+  const { isNewest } = await live.during(async () => {
+    encoded(new Blob(["one"]));
+    await until(() => transport.frames.length === 1);
+    return "asked for";
+  });
+  assert.ok(isNewest);
+  transport.frames[0].resolve(answer("late"));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal(shown.length, 0);
+});
+
+test("live frames wait for the last of two pictures, and show what a failed one would have", async () => {
+  const { drawing, transport, live } = painted();
+  drawing.draw("one");
+  const ends = [];
+  const ask = () => live.during(() => new Promise((resolve, reject) => ends.push({ resolve, reject })));
+  const [first, second] = [ask(), ask()];
+  ends[0].reject(new Error("given up"));
+  await assert.rejects(first);
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  assert.equal(transport.frames.length, 0);
+  ends[1].reject(new Error("failed"));
+  await assert.rejects(second);
+  await until(() => transport.frames.length === 1);
+});
+
 test("a burst of changes is a frame or two on their way, and the last change is shown", async () => {
   const { drawing, transport, shown, live } = painted();
   transport.ready();
