@@ -67,9 +67,16 @@ class HeldBody:
 
     def append(self, chunk: bytes) -> None:
         """Raises what `Bodies.add` does."""
-        self._bodies.add(self._caller, len(chunk))
-        self._num_counted += len(chunk)
+        self.resize(self._num_counted + len(chunk))
         self._content += chunk
+
+    def resize(self, num_bytes: int) -> None:
+        """Count so many bytes, which lie elsewhere. Raises what `Bodies.add` does, to grow."""
+        if num_bytes > self._num_counted:
+            self._bodies.add(self._caller, num_bytes - self._num_counted)
+        else:
+            self._bodies.remove(self._caller, self._num_counted - num_bytes)
+        self._num_counted = num_bytes
 
     def take(self) -> bytes:
         """Give the content away, which still counts until it is released."""
@@ -79,5 +86,4 @@ class HeldBody:
     def release(self) -> None:
         """Count it no more. Once is enough, and more do no harm."""
         self._content = bytearray()
-        self._bodies.remove(self._caller, self._num_counted)
-        self._num_counted = 0
+        self.resize(0)

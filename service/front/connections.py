@@ -76,12 +76,19 @@ class GuardedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_in_head:
-            data = data if self._head_bytes else _with_known_method(data)
+            data = data if self._has_begun else _with_known_method(data)
             self._head_bytes += len(data)
         super().data_received(data)
+        self._expect_something()
         # A single header without an end never gets to `on_header`.
         if self._is_in_head and self._head_bytes > _MAX_HEAD_BYTES + _MAX_URL_BYTES:
             self._refuse(HeadTooLarge("the request's headers are too large"))
+
+    def _expect_something(self) -> None:
+        """Wait no longer than for a head, where uvicorn does for ever: after empty lines."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not (self._has_begun or is_answering or self._receiving or self.transport.is_closing()):
+            self._expect_within(self.head_s)
 
     def handle_websocket_upgrade(self) -> None:
         self._cancel_timers()

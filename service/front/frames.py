@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +17,9 @@ from service.front.schemas import RefineRequest, parse_json, validate
 LIVE_ROUTE: Final = "generations-lcm"
 MAX_ID: Final = 2**53 - 1
 """The largest integer up to which JavaScript has every one."""
+
+
+MAX_HELLO_CHARACTERS: Final = 4096
 
 
 class Hello(BaseModel):
@@ -35,14 +40,23 @@ class Frame:
     request: RefineRequest
     file: bytes | None = None
 
-    def asks_the_same_as(self, other: Frame) -> bool:
-        """Tell whether the answer must be the same: without a seed, each has its own."""
-        return (
-            self.request.seed is not None
-            and self.route == other.route
-            and self.file == other.file
-            and _without_timestamp(self.request) == _without_timestamp(other.request)
-        )
+    @property
+    def num_bytes(self) -> int:
+        """What its pictures take, as they came."""
+        request = self.request
+        texts = (request.image_data_url, getattr(request, "mask_data_url", None) or "")
+        return len(self.file or b"") + sum(map(len, texts))
+
+    @cached_property
+    def question(self) -> bytes:
+        """A digest of what is asked; none where the answer differs each time, without a seed."""
+        if self.request.seed is None:
+            return b""
+        file = self.file or b""
+        asked = self.request.model_copy(update={"request_timestamp": None}).model_dump_json()
+        digest = hashlib.blake2b(f"{self.route} {len(file)} {asked}".encode())
+        digest.update(file)
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -117,6 +131,8 @@ class Assembler:
 
 def read_hello(text: str) -> Hello:
     """Read the first message. Raises BadRequest or ValidationFailed."""
+    if len(text) > MAX_HELLO_CHARACTERS:  # of a stranger: not even read
+        raise BadRequest(f"the first message may have {MAX_HELLO_CHARACTERS} characters")
     return validate(_read_message(text, expected="hello"), Hello)
 
 
@@ -154,7 +170,3 @@ def _to_frame(frame_id: int, content: dict[str, Any], *, is_followed: bool) -> F
             raise BadRequest("the picture must come once", path="$.imageDataUrl")
         content = {**content, "imageDataUrl": ""}  # which the file stands in for
     return Frame(frame_id, route, validate(content, ROUTES[route].request))
-
-
-def _without_timestamp(request: RefineRequest) -> RefineRequest:
-    return request.model_copy(update={"request_timestamp": None})

@@ -20,6 +20,7 @@ from service.errors import (
     EngineRestarting,
     EngineStarting,
     QueueFull,
+    RateLimited,
     RefineError,
 )
 from service.front.auth import Caller
@@ -36,7 +37,7 @@ WATCH_S: Final = 1.0
 
 MAX_STRIKES: Final = 3
 _RETRY_S: Final = 0.1
-_REFUSALS: Final = (QueueFull, EngineStarting, EngineRestarting)
+_REFUSALS: Final = (QueueFull, RateLimited, EngineStarting, EngineRestarting)
 
 DENIED: Final = 4401
 POLICY_VIOLATION: Final = 1008
@@ -71,20 +72,26 @@ class Painter:
         self._cadences: dict[str, Cadence] = {}
         self._offered = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._last: tuple[Frame, Refined] | None = None
+        self._last: tuple[bytes, Refined] | None = None  # the question and its answer
         self._turn_began = 0.0
+        self._counted_id = -1  # of the frame that counted against the rate last
+        self._held = front.bodies.hold(name_of(caller))
         self._counts = counts
 
     async def serve(self) -> Closing | WebSocketDisconnect:
         """Serve until the end; return what ended it."""
         await self._tell("ready", **self._welcome())
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for loop in (self._read(), self._work(), self._watch()):
-                    tasks.create_task(loop)
+            with self._held:
+                await self._loop()
         except BaseExceptionGroup as group:
             return _end_of(group)
         raise AssertionError("a painter was served to no end")
+
+    async def _loop(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for loop in (self._read(), self._work(), self._watch()):
+                tasks.create_task(loop)
 
     def _welcome(self) -> dict[str, Any]:
         settings = self._front.settings
@@ -118,9 +125,18 @@ class Painter:
                     await self._refuse(outcome)
 
     async def _offer(self, frame: Frame) -> None:
+        try:
+            self._held.resize(self._num_bytes(frame))
+        except (QueueFull, RateLimited) as error:
+            await self._tell_error(error, frame.id)
+            return
         replaced = self._session.offer(frame)
         self._offered.set()
         await self._tell_replaced(replaced)
+
+    def _num_bytes(self, waiting: Frame | None) -> int:
+        """Return the bytes of all frames that are held when this one waits."""
+        return sum(frame.num_bytes for frame in (waiting, self._session.running) if frame)
 
     async def _refuse(self, refusal: Refusal) -> None:
         if refusal.is_strike:
@@ -148,7 +164,7 @@ class Painter:
         if self._is_repeated(frame) or self._has_waited_long(frame):
             return True
         try:
-            self._front.client.check_accepts(name_of(self._caller))
+            self._front.client.check_accepts(name_of(self._caller), self._deadline_s(frame))
         except _REFUSALS:
             await asyncio.sleep(_RETRY_S)
             return False
@@ -179,6 +195,7 @@ class Painter:
             if isinstance(error, Draining):
                 raise Closing(SERVICE_RESTART, error) from None
         self._session.finish()
+        self._held.resize(self._num_bytes(self._session.waiting))
         self._turn_began = time.monotonic()
 
     async def _answer(self, frame: Frame) -> None:
@@ -186,14 +203,16 @@ class Painter:
             await self._tell_result(frame, self._last[1], {"repeated": True, "stages": {}})
             return
         started = time.perf_counter()
-        # A frame counts as a request does, against the key's number and rate.
-        quota = self._front.quotas.request(self._caller)
-        with quota, self._front.active_request(name_of(self._caller)):
+        # A frame counts as a request does, against the key's number and, once, its rate.
+        quota = self._front.quotas.request(self._caller, is_counted=frame.id == self._counted_id)
+        active = self._front.active_request(name_of(self._caller), self._deadline_s(frame))
+        with quota, active:
+            self._counted_id = frame.id
             refined = await self._refine(frame)
             elapsed_ms = 1000 * (time.perf_counter() - started)
             for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):
                 cadence.add(elapsed_ms)
-            self._last = frame, refined
+            self._last = frame.question, refined
             # Within, so that a drain waits until it is sent.
             await self._tell_result(frame, refined, {"stages": refined.stages.rounded()})
 
@@ -214,10 +233,8 @@ class Painter:
             sentence = f"something unforeseen went wrong; the log has it as {request_id}"
             raise RefineError(sentence) from None
 
-    def _is_repeated(self, frame: Frame | None) -> bool:
-        return (
-            frame is not None and self._last is not None and frame.asks_the_same_as(self._last[0])
-        )
+    def _is_repeated(self, frame: Frame) -> bool:
+        return self._last is not None and frame.question == self._last[0] != b""
 
     # What is told.
 

@@ -26,10 +26,14 @@ class Quotas:
         self._mean_request_s = 1.0
 
     @contextmanager
-    def request(self, caller: Caller) -> Iterator[None]:
-        """Count a request while it runs. Raises RateLimited over the caller's number or rate."""
+    def request(self, caller: Caller, *, is_counted: bool = False) -> Iterator[None]:
+        """Count a request while it runs. Raises RateLimited over the caller's number or rate.
+
+        One that `is_counted` has been against the rate before, and waited.
+        """
         self._check_concurrency(caller)
-        self._check_rate(caller)
+        if not is_counted:
+            self._check_rate(caller)
         started = self._clock()
         with _counted(self._requests, caller.id):
             yield

@@ -79,6 +79,20 @@ test("what it shows is asked anew for each connection, and no frame leaves befor
   live.close();
 });
 
+test("without a ticket it says nothing, and comes again", async () => {
+  const { live } = client({ authenticate: async () => Promise.reject(new Error("502")) });
+  live.connect();
+  const [socket] = FakeSocket.all;
+  let isClosed = false;
+  socket.close = () => (isClosed = true);
+  await socket.onopen();
+  assert.ok(isClosed);
+  assert.deepEqual(socket.sent, []);
+  socket.onclose({ code: 1005, reason: "" });
+  assert.equal(live.state, "waiting");
+  live.close();
+});
+
 test("a frame that cannot leave gives way to the next one, and is told so", async () => {
   const { live, of } = client();
   live.connect();

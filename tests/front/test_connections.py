@@ -191,6 +191,28 @@ def test_a_connection_that_rests_is_kept(url: str) -> None:
         assert http.get("/health/live").status_code == 200
 
 
+@pytest.mark.usefixtures("impatient")
+def test_empty_lines_after_an_answer_keep_no_connection(url: str) -> None:
+    """They end uvicorn's own wait and begin no request: as long as for a head, and no longer."""
+    with connect(url) as connection:
+        connection.sendall(LIVE)
+        assert connection.recv(65536)
+        connection.sendall(b"\r\n")
+        started = time.monotonic()
+        assert read_all(connection) == b""
+        assert time.monotonic() - started < 4
+
+
+def test_a_head_may_come_in_pieces(url: str) -> None:
+    """Where it is cut says nothing: what comes second is no method."""
+    first = b"GET /v1/styles HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: "
+    with connect(url) as connection:
+        connection.sendall(first)
+        time.sleep(0.2)
+        connection.sendall(f"Bearer {KEY}\r\n\r\n".encode())
+        assert b" 200 " in read_all(connection).partition(b"\r\n")[0]
+
+
 def test_a_body_over_the_cap_is_not_read_to_its_end(url: str) -> None:
     """413 while most of it is still to come, however it is sent; then the connection closes."""
     head = ROUTE + HEADERS + KEY_HEADER

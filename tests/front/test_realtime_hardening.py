@@ -26,9 +26,10 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from service.client import EngineHealth
-from service.errors import EngineStarting
+from service.errors import EngineStarting, QueueFull, RateLimited
 from service.front.app import create_app
 from service.front.auth import KeyRing
+from service.front.frames import MAX_HELLO_CHARACTERS
 from service.front.painter import Painter
 from service.jobs import Finished
 from service.settings import Settings
@@ -103,6 +104,14 @@ def test_who_says_nothing_is_closed(api: Api) -> None:
     with opened(api.url) as painter:
         assert painter.closed() == 4401
     assert 4 < time.monotonic() - started < 15
+
+
+def test_a_long_greeting_is_not_read(api: Api) -> None:
+    """A stranger's first message is as long as a key may be, and no more is parsed or hashed."""
+    with opened(api.url) as painter:
+        painter.tell("hello", key="k" * MAX_HELLO_CHARACTERS)
+        painter.error("bad-request")
+        assert painter.closed() == 4401
 
 
 def test_caps_on_sockets_leave_http_alone() -> None:
@@ -307,6 +316,64 @@ def test_a_frame_waits_for_an_engine_that_starts() -> None:
         assert {message["type"] for message in messages} == {"result", "status"}
         [status] = [message for message in messages if message["type"] == "status"]
         assert (status["ready"], status["state"]) == (True, "serving")
+
+
+class FullForOneKey(FakeEngineClient):
+    """Has no room for a key's frames a few times; keeps the deadlines that it was asked with."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.deadlines_s: list[float] = []
+
+    def check_accepts(self, caller: str = "", timeout_s: float = 0.0) -> None:  # noqa: ARG002
+        self.deadlines_s.append(timeout_s)
+        if len(self.deadlines_s) <= self.times:
+            raise RateLimited("16 requests of this key wait already", retry_after_s=1)
+
+
+def test_a_frame_waits_where_its_key_has_too_much_waiting() -> None:
+    """Its other requests are at their bound: the socket stays, and the frame is answered after."""
+    engine = FullForOneKey(3)
+    with running_server(engine, live_deadline_s=7) as url, greeted(url, None) as painter:
+        painter.frame(1)
+        painter.result(1)
+    assert engine.deadlines_s == [7.0] * 5, "what cannot be done in time is not decoded"
+
+
+def test_a_frame_that_waits_again_counts_once_against_the_rate() -> None:
+    """Others took the last place before it, again and again: its key's one request is enough."""
+    engine = FakeEngineClient()
+    engine.refusals.extend(QueueFull("full", retry_after_s=1) for _ in range(3))
+    with (
+        running_server(engine, api_keys=KEY, key_limits="rate=1/h") as url,
+        greeted(url) as painter,
+    ):
+        painter.frame(1)
+        painter.result(1)
+        painter.frame(2)
+        painter.error("rate-limited", frame_id=2)
+
+
+def test_the_bytes_of_frames_are_bounded_together() -> None:
+    """One more than fits is refused, the socket stays; with the answer its bytes are free."""
+    engine = FakeEngineClient()
+    engine.is_open.clear()
+    file = encoded(Image.effect_noise((256, 256), 99), "PNG")
+    most = len(file) + 1000
+    with (
+        running_server(engine, max_body_bytes=most, max_bodies_bytes=most) as url,
+        greeted(url, None) as one,
+        greeted(url, None) as other,
+    ):
+        one.frame(1, file=file)
+        wait_until(lambda: bool(engine.asked), 20)
+        other.frame(1, file=file)
+        other.error("overloaded", frame_id=1)
+        engine.loop.call_soon_threadsafe(engine.is_open.set)
+        one.result(1)
+        other.frame(2, file=file)
+        other.result(2)
 
 
 def test_a_frame_waits_no_longer_than_its_deadline() -> None:

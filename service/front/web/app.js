@@ -26,6 +26,8 @@ import { VIEWS, View } from "./view.js";
 import { Viewport } from "./viewport.js";
 import { Work } from "./work.js";
 
+const OPEN_AGAIN_MS = 1000;
+
 const settings = new Settings();
 const toolbox = new Toolbox();
 const drawing = new Drawing(byId("paint"), byId("mask"));
@@ -206,7 +208,11 @@ async function learn() {
   try {
     const [styles, model] = await Promise.all([api.styles(), api.model()]);
     panel.showStyles(styles, (path) => api.thumbnail(path));
-    if (model) panel.showModel(model);
+    if (model) {
+      panel.showModel(model);
+      const [quick, whole] = [LIVE_ROUTE, REFINE_ROUTE].map((route) => model.defaults[`/${route}`]);
+      live.routesDiffer = quick.autoencoder !== whole.autoencoder;
+    }
     if (model && !hasOwnSettings) settings.set(model.defaults[`/${REFINE_ROUTE}`]);
     hasOwnSettings = true;
     hasLearned = model !== null;
@@ -215,8 +221,15 @@ async function learn() {
   }
 }
 
+/** A ticket is good where it was issued alone, and another pod may have been asked: that is no key. */
+async function openAgain() {
+  status.connection("reconnecting", "reconnecting");
+  await api.model().catch(() => {}); // which locks the page where the key itself is refused
+  if (access.key) setTimeout(() => connection.open(), OPEN_AGAIN_MS);
+}
+
 function onConnection({ detail: { state, text } }) {
-  if (state === "locked") return lock();
+  if (state === "locked") return access.key ? openAgain() : lock();
   if (state === "reconnecting" && !hasLearned) learn(); // where no socket gets through, buttons do
   if (state !== "connected") status.connection(state, text);
   return undefined;

@@ -21,6 +21,7 @@ export class Live extends EventTarget {
   #lastPrint = null;
   #holds = 0; // of pictures that are being asked for by another way
   isPaused = false;
+  routesDiffer = false; // whether a frame without more steps looks otherwise on the refining route
   counts = { sent: 0, shown: 0, replaced: 0, skipped: 0 };
 
   constructor({ drawing, settings, transport }) {
@@ -85,7 +86,8 @@ export class Live extends EventTarget {
     const fields = toFields(this.#settings.values, route);
     this.#pacer.sent(performance.now(), { settling: kind === "settle" });
     const blob = await this.#drawing.toJpeg();
-    const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), fields);
+    const told = this.routesDiffer ? { ...fields, route } : fields;
+    const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), told);
     if (print === this.#lastPrint) {
       this.#count("skipped");
       this.#answered();

@@ -41,8 +41,9 @@ export class Realtime extends EventTarget {
     const socket = new this.#WebSocket(this.#url);
     socket.binaryType = "arraybuffer";
     socket.onopen = async () => {
-      const shown = await Promise.resolve(this.#authenticate()).catch(() => ({}));
-      if (socket === this.#socket) socket.send(JSON.stringify({ type: "hello", ...shown }));
+      const shown = await Promise.resolve(this.#authenticate()).catch(() => null);
+      if (!shown) socket.close(); // there is nothing to say: it is tried again
+      else if (socket === this.#socket) socket.send(JSON.stringify({ type: "hello", ...shown }));
     };
     socket.onmessage = ({ data }) => {
       if (socket === this.#socket) typeof data === "string" ? this.#read(data) : this.#readFile(data);

@@ -94,6 +94,17 @@ test("live frames come first, then one settling pass with all steps", async () =
   assert.equal(transport.frames.length, 2);
 });
 
+test("where the routes decode otherwise, as many steps are settled too", async () => {
+  const { drawing, transport, live } = painted();
+  live.routesDiffer = true;
+  drawing.draw("one");
+  await until(() => transport.frames.length === 1);
+  transport.frames[0].resolve(answer("quick"));
+  await until(() => transport.frames.length === 2);
+  assert.equal(transport.frames[1].route, REFINE_ROUTE);
+  assert.equal(live.counts.skipped, 0);
+});
+
 test("nothing is sent while paused or without a connection, and all of it afterwards", async () => {
   const { drawing, transport, live } = painted();
   transport.isReady = false;
