@@ -93,13 +93,13 @@ sbom: $(AUDIT)/pip-audit  ## what the image is made of, as CycloneDX
 
 lock: $(DEVELOPED)  ## pin anew what is installed, and with hashes what goes into the image
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra ray --extra cuda --constraint constraints.txt --universal \
 	  --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" \
 	  --quiet --output-file requirements-cuda.lock
 
 image-size: $(DEVELOPED)  ## what the wheels in the image weigh, as the index tells
 	mkdir -p build
-	$(BIN)/uv pip compile pyproject.toml --extra ray --constraint constraints.txt --python-version 3.12 \
+	$(BIN)/uv pip compile pyproject.toml --extra ray --extra cuda --constraint constraints.txt --python-version 3.12 \
 	  --python-platform x86_64-unknown-linux-gnu --format pylock.toml --quiet --output-file build/pylock.toml
 	$(BIN)/python -c 'import tomllib; \
 	  packages = tomllib.load(open("build/pylock.toml", "rb"))["packages"]; \

@@ -22,6 +22,7 @@ from torch.export import Dim, export
 
 from models.attention import attending_by, pick_backend
 from models.catalog import CheckpointError
+from models.toolkit import use_toolkit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +62,8 @@ def compile_package(
     """
     backend = pick_backend(module, inputs) if picks_attention else None
     kind = inputs[0].device.type
+    if kind == "cuda":
+        use_toolkit()
     settings = {**_SETTINGS, "max_autotune": autotunes and kind == "cuda"}
     rows = Dim("rows", min=2, max=MAX_ROWS[kind])
     dynamic = None if len(inputs[0]) == 1 else {"inputs": tuple({0: rows} for _ in inputs)}

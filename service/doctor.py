@@ -14,12 +14,15 @@ import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 
 from models.catalog import CheckpointError, find_checkpoint, load_catalog
 from models.device import pick_device, pick_dtype
 from models.hub import local_folder
 from models.lora_files import local_lora
 from models.styles import load_styles
+from models.toolkit import NoToolkit, find_toolkit
 from service.front.auth import KeyRing, is_loopback
 from service.front.thumbnails import read_thumbnails
 from service.keys import KeyFileError
@@ -58,6 +61,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _torch()
     for name in settings.devices():
         yield _device(name, settings)
+    if settings.compile != "off":
+        yield _compiler(settings)
     yield _memory()
     yield _disk()
     for name in settings.model_names():
@@ -92,6 +97,18 @@ def _device(name: str, settings: Settings) -> Finding:
     if device == "cpu":
         return Finding("device", f"cpu, {torch.get_num_threads()} threads, {dtype}")
     return Finding("device", f"{device}: {torch.cuda.get_device_name(device)}, {dtype}")
+
+
+def _compiler(settings: Settings) -> Finding:
+    try:
+        found = str(get_cpp_compiler())
+        if any(pick_device(name).startswith("cuda") for name in settings.devices()):
+            found += f", CUDA's headers in {find_toolkit()}"
+    except InvalidCxxCompiler:
+        return Finding("compiler", "none", "install g++, or set REFINE_COMPILE=off")
+    except (NoToolkit, ValueError) as error:
+        return Finding("compiler", found, str(error))
+    return Finding("compiler", found)
 
 
 def _memory() -> Finding:

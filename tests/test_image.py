@@ -64,6 +64,25 @@ def test_the_base_is_pinned_by_digest_and_the_user_is_nobody_special() -> None:
     assert instructions("USER", "runtime") == [f"{UID}:{UID}"]
 
 
+def test_what_is_kept_lies_in_the_volume() -> None:
+    """Every folder that is written at run time: the root of the image may be read-only."""
+    (volume,) = instructions("VOLUME", "runtime")
+    (line,) = instructions("ENV", "runtime")
+    given = dict(word.split("=", 1) for word in shlex.split(line))
+    for name in ("REFINE_CACHE_DIR", "HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        assert Path(given[name]).is_relative_to(volume)
+    assert instructions("COPY", "with-caches")[-1].split()[-1] == f"{given['REFINE_CACHE_DIR']}/"
+
+
+def test_it_can_compile() -> None:
+    """A C++ compiler and CUDA's headers are in it, which a base image has not."""
+    assert "g++" in instructions("RUN", "runtime")[0].split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for line in project["optional-dependencies"]["cuda"]:
+        asked = Requirement(line)
+        assert asked.specifier.contains(locked()[asked.name]), line
+
+
 def test_no_key_and_no_context_beyond_what_is_named() -> None:
     """The context lets in what the image needs, and no instruction sets a key."""
     ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
@@ -160,7 +179,8 @@ def image_environment(venv: Path, cache: Path) -> dict[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     path = f"{venv}/bin:{os.environ['PATH']}"
-    return given | {"PATH": path, "REFINE_PORT": port, "HOME": str(cache)}
+    home = cache.with_name("home")  # which is not there: the image's root is read-only
+    return given | {"PATH": path, "REFINE_PORT": port, "HOME": str(home)}
 
 
 def is_healthy(venv: Path, environment: dict[str, str]) -> bool:

@@ -381,20 +381,32 @@ def test_doctor_finds_and_cures() -> None:
     """On this machine all is well; a taken port and a model that is not here are told."""
     well = subprocess.run(
         [COMMAND, "doctor"], capture_output=True, text=True, timeout=100, check=False,
-        env={**os.environ, "REFINE_PORT": "0", "COLUMNS": "200"},
+        env={**os.environ, "REFINE_PORT": "0", "REFINE_COMPILE": "full", "COLUMNS": "200"},
     )  # fmt: skip
     assert well.returncode == 0, well.stdout
-    for subject in ("python", "torch", "device", "memory", "disk", "checkpoint", "port", "keys"):
+    for subject in (
+        "python",
+        "torch",
+        "device",
+        "compiler",
+        "memory",
+        "disk",
+        "checkpoint",
+        "port",
+        "keys",
+    ):
         assert subject in well.stdout
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        environment = {"REFINE_PORT": port, "REFINE_MODEL": "lcm-dreamshaper-v7"}
+        environment = {"REFINE_PORT": port, "REFINE_MODEL": "lcm-dreamshaper-v7", "CXX": "no-g++"}
+        environment["REFINE_COMPILE"] = "background"
         ill = subprocess.run(
             [COMMAND, "doctor"], capture_output=True, text=True, timeout=100, check=False,
             env={**os.environ, **environment, "COLUMNS": "200"},
         )  # fmt: skip
     assert ill.returncode == 1
     assert "is taken" in ill.stdout
+    assert "install g++" in ill.stdout
     assert "instant-refine models pull lcm-dreamshaper-v7" in ill.stdout
 
 
