@@ -84,6 +84,24 @@ def read_lora(path: Path, roots: Mapping[str, nn.Module], *, weight: float = 1.0
     }
 
 
+def factor_shapes(path: Path) -> dict[str, tuple[list[int], list[int]]]:
+    """Return the shapes of the factors, `down` and `up`, by layer, without loading them.
+
+    A layer has the same name whatever the naming of its file. Raises CheckpointError for a file
+    that is not whole, or whose keys are not supported.
+    """
+    found: dict[str, dict[str, list[int]]] = {}
+    for key, entry in read_header(path).items():
+        if key != "__metadata__":
+            module, kind = _parse(key, path)
+            found.setdefault(_plain(module), {})[kind] = entry["shape"]
+    return {
+        layer: (parts["down"], parts["up"])
+        for layer, parts in found.items()
+        if {"down", "up"} <= parts.keys() and parts["down"][0] > 0
+    }
+
+
 def fuse(lora: Lora, roots: Mapping[str, nn.Module]) -> None:
     """Add a LoRA to the weights for good; computed in fp32 whatever their dtype."""
     modules = _Names(roots).modules
@@ -119,14 +137,26 @@ class _Names:
 
     def find(self, module: str, path: Path) -> str:
         """Return the name of a file's module. Raises CheckpointError where there is none."""
-        bare = module.removeprefix("base_model.model.").replace(".processor", "")
-        for prefix, root in _KOHYA_ROOTS.items():
-            if bare.startswith(prefix):
-                bare = f"{root}.{bare.removeprefix(prefix)}"
+        bare = _bare(module)
         found = self._by_name.get(bare) or self._by_name.get(f"unet.{bare}")
         if found is None:
             raise CheckpointError(f"{path.name}: the checkpoint has no layer {module}")
         return found
+
+
+def _bare(module: str) -> str:
+    """Return a file's name for a module, with its root as we call it."""
+    bare = module.removeprefix("base_model.model.").replace(".processor", "")
+    for prefix, root in _KOHYA_ROOTS.items():
+        if bare.startswith(prefix):
+            return f"{root}.{bare.removeprefix(prefix)}"
+    return bare
+
+
+def _plain(module: str) -> str:
+    """Return a file's name for a module, so that two namings of one are mostly the same."""
+    plain = _bare(module).removeprefix("unet.").replace("text_model.", "").replace(".", "_")
+    return plain.removesuffix("_0") if plain.endswith("to_out_0") else plain
 
 
 def _old_text_name(path: str) -> str:

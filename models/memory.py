@@ -7,6 +7,7 @@ the block before it, or five of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import psutil
 
 from models.catalog import CheckpointError
 from models.layout import components, read_index, read_json, weights_name
+from models.lora import factor_shapes
 from models.weights import num_parameters
 
 LARGEST_SIDE = 1024
@@ -70,10 +72,9 @@ class Footprint:
             * self._bytes_each(name, dtype_bytes, is_sdxl="text_encoder_2" in modules)
             for name, folder in modules.items()
         }
-        factors = max(map(_num_factors, self.adapters), default=0)
         return Need(
             weights_bytes=sum(sizes.values()),
-            adapters_bytes=self.num_slots * factors * dtype_bytes,
+            adapters_bytes=self.num_slots * _num_factors(self.adapters) * dtype_bytes,
             working_bytes=_decoding_bytes(
                 read_json(modules["vae"] / "config.json"),
                 self._bytes_each("vae", dtype_bytes, is_sdxl="text_encoder_2" in modules),
@@ -123,12 +124,23 @@ def _free_of_container(cgroups: Path) -> Iterable[int]:
         yield max(0, limit_bytes - used_bytes + dropped)
 
 
-def _num_factors(path: Path) -> int:
-    """Return how many numbers a style's LoRA holds; a faulty one is told where it is loaded."""
-    try:
-        return num_parameters(path)
-    except CheckpointError:
-        return 0
+def _num_factors(paths: Iterable[Path]) -> int:
+    """Return how many numbers a place for a LoRA holds: of every layer that any of them changes.
+
+    All are padded to the largest rank. A faulty file is told where it is loaded.
+    """
+    widths: dict[str, int] = {}  # of each layer, in and out: what a rank of one takes
+    largest = 0
+    for path in paths:
+        try:
+            shapes = factor_shapes(path)
+        except CheckpointError:
+            continue
+        for layer, (down, up) in shapes.items():
+            rank = down[0]
+            widths[layer] = (math.prod(down) + math.prod(up)) // rank
+            largest = max(largest, rank)
+    return largest * sum(widths.values())
 
 
 def _decoding_bytes(config: Mapping[str, Any], bytes_each: int, num_pixels: int) -> int:

@@ -20,7 +20,7 @@ from models.pipeline import Pipeline
 from service.engine import loading
 from service.settings import EngineSettings
 from tests.checkpoints import sdxl_unet, write_sdxl_checkpoint, write_taesd
-from tests.models.loras import EVERYWHERE, random_factors, write_lora
+from tests.models.loras import EVERYWHERE, Naming, random_factors, write_lora
 
 
 def loaded_bytes(pipeline: Pipeline) -> int:
@@ -64,6 +64,35 @@ def test_adapters_are_counted_by_their_places(tiny_checkpoint: Path, tmp_path: P
         files, device="cpu", dtype=torch.float32, adapters={"INK": Adapter(lora)}
     )
     need = Footprint("x", tiny_checkpoint, adapters=[lora], num_slots=9).need(4)
+    taken = loaded_bytes(adapted) - loaded_bytes(bare)
+    assert need.adapters_bytes == pytest.approx(taken, rel=0.05)
+
+
+def test_adapters_of_other_layers_and_ranks_are_counted_together(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """Every layer that any of them changes has the largest rank of all, in every place."""
+    unet = UNet2DConditionModel.from_pretrained(tiny_checkpoint / "unet")
+    convolutions = [name for name in EVERYWHERE if "conv" in name]
+    linear = [name for name in EVERYWHERE if "conv" not in name]
+    assert convolutions
+    assert linear
+    files = {}
+    given: list[tuple[str, list[str], int, Naming]] = [
+        ("INK", linear, 6, "diffusers"),
+        ("OIL", convolutions, 2, "kohya"),
+        ("WAX", linear, 1, "kohya"),
+    ]
+    for name, targets, rank, naming in given:
+        factors = {"unet": random_factors(unet, targets, rank=rank)}
+        files[name] = write_lora(tmp_path / f"{name}.safetensors", factors, naming)
+    bare, adapted = (
+        load_pipeline(
+            CheckpointFiles(tiny_checkpoint), device="cpu", dtype=torch.float32, adapters=adapters
+        )
+        for adapters in ({}, {name: Adapter(path) for name, path in files.items()})
+    )
+    need = Footprint("x", tiny_checkpoint, adapters=[*files.values()], num_slots=9).need(4)
     taken = loaded_bytes(adapted) - loaded_bytes(bare)
     assert need.adapters_bytes == pytest.approx(taken, rel=0.05)
 
