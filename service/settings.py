@@ -212,8 +212,9 @@ class Settings(BaseSettings):
     max_bodies_bytes: int = Field(
         128 << 20,
         gt=0,
-        description="Bytes of bodies that may be held until their pictures are decoded, of one key "
-        "half of that; more are answered 503, or 429",
+        description="Bytes of bodies that may be held until their pictures are decoded, and of "
+        "frames on sockets until they are answered, of one key half of that; more are answered "
+        "503, or 429",
     )
     decode_isolation: Literal["thread", "process"] = Field(
         "thread",
