@@ -87,7 +87,8 @@ class EngineLane:
         if not has_graphs:
             warming.capturer = None
             self.pipeline.buckets = ()  # nothing to pad for
-        warming.run()
+        warming.compile_all()
+        warming.adopt_all()
         if not 0 < warming.num_warm == warming.num_targets:
             raise RuntimeError(f"{self.name}: not every forward could be compiled; see the log")
 

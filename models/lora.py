@@ -87,14 +87,15 @@ def read_lora(path: Path, roots: Mapping[str, nn.Module], *, weight: float = 1.0
 def factor_shapes(path: Path) -> dict[str, tuple[list[int], list[int]]]:
     """Return the shapes of the factors, `down` and `up`, by layer, without loading them.
 
-    A layer has the same name whatever the naming of its file. Raises CheckpointError for a file
-    that is not whole, or whose keys are not supported.
+    A layer has one name, see `plain_name`, whatever the naming of its file; only SDXL's blocks may
+    be called as in the original code. Raises CheckpointError for a file that is not whole, or whose
+    keys are not supported.
     """
     found: dict[str, dict[str, list[int]]] = {}
     for key, entry in read_header(path).items():
         if key != "__metadata__":
             module, kind = _parse(key, path)
-            found.setdefault(_plain(module), {})[kind] = entry["shape"]
+            found.setdefault(plain_name(module), {})[kind] = entry["shape"]
     return {
         layer: (parts["down"], parts["up"])
         for layer, parts in found.items()
@@ -153,9 +154,9 @@ def _bare(module: str) -> str:
     return bare
 
 
-def _plain(module: str) -> str:
-    """Return a file's name for a module, so that two namings of one are mostly the same."""
-    plain = _bare(module).removeprefix("unet.").replace("text_model.", "").replace(".", "_")
+def plain_name(module: str) -> str:
+    """Return a name for a module that its namings have in common."""
+    plain = _bare(module).removeprefix("unet.").replace(".", "_").replace("text_model_", "")
     return plain.removesuffix("_0") if plain.endswith("to_out_0") else plain
 
 

@@ -7,9 +7,9 @@ the block before it, or five of its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import psutil
 
 from models.catalog import CheckpointError
 from models.layout import components, read_index, read_json, weights_name
-from models.lora import factor_shapes
-from models.weights import num_parameters
+from models.lora import factor_shapes, plain_name
+from models.weights import num_parameters, read_header
 
 LARGEST_SIDE = 1024
 """Pixels on a side of the largest picture that is decoded; an upscale has tiles of 512."""
@@ -74,7 +74,7 @@ class Footprint:
         }
         return Need(
             weights_bytes=sum(sizes.values()),
-            adapters_bytes=self.num_slots * _num_factors(self.adapters) * dtype_bytes,
+            adapters_bytes=self.num_slots * self._num_factors(modules) * dtype_bytes,
             working_bytes=_decoding_bytes(
                 read_json(modules["vae"] / "config.json"),
                 self._bytes_each("vae", dtype_bytes, is_sdxl="text_encoder_2" in modules),
@@ -88,6 +88,33 @@ class Footprint:
             return num_parameters(path)
         except CheckpointError as error:
             raise CheckpointError(f"{self.name}: {error}") from error
+
+    def _num_factors(self, modules: Mapping[str, Path]) -> int:
+        """Return how many numbers a place for a LoRA holds: of all layers that any of them changes.
+
+        All are padded to the largest rank. One that does not fit has no place, and one that is
+        faulty is told of where it is loaded.
+        """
+        known = {
+            plain_name(f"{'' if root == 'unet' else f'{root}.'}{name.removesuffix('.weight')}")
+            for root, folder in modules.items()
+            for name in read_header(folder / weights_name(root))
+        }
+        widths: dict[str, int] = {}  # of each layer, in and out: what a rank of one takes
+        largest = 0
+        for path in self.adapters:
+            try:
+                shapes = factor_shapes(path)
+            except CheckpointError:
+                continue
+            if shapes.keys() <= known or _is_sgm(shapes):
+                widths |= {
+                    name: (prod(down) + prod(up)) // down[0] for name, (down, up) in shapes.items()
+                }
+                largest = max([largest, *(down[0] for down, _ in shapes.values())])
+        # Two namings of SDXL's blocks are of the same layers, mostly: they count once.
+        others = sum(width for name, width in widths.items() if not _is_sgm((name,)))
+        return largest * max(others, sum(widths.values()) - others)
 
     def _bytes_each(self, name: str, dtype_bytes: int, *, is_sdxl: bool) -> int:
         """Return the bytes of a number: SDXL's autoencoder stays in fp32 where 16 bits fail."""
@@ -124,23 +151,9 @@ def _free_of_container(cgroups: Path) -> Iterable[int]:
         yield max(0, limit_bytes - used_bytes + dropped)
 
 
-def _num_factors(paths: Iterable[Path]) -> int:
-    """Return how many numbers a place for a LoRA holds: of every layer that any of them changes.
-
-    All are padded to the largest rank. A faulty file is told where it is loaded.
-    """
-    widths: dict[str, int] = {}  # of each layer, in and out: what a rank of one takes
-    largest = 0
-    for path in paths:
-        try:
-            shapes = factor_shapes(path)
-        except CheckpointError:
-            continue
-        for layer, (down, up) in shapes.items():
-            rank = down[0]
-            widths[layer] = (math.prod(down) + math.prod(up)) // rank
-            largest = max(largest, rank)
-    return largest * sum(widths.values())
+def _is_sgm(layers: Iterable[str]) -> bool:
+    """Tell whether layers are called as in the original code of SDXL."""
+    return any("input_blocks" in name or "output_blocks" in name for name in layers)
 
 
 def _decoding_bytes(config: Mapping[str, Any], bytes_each: int, num_pixels: int) -> int:

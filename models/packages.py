@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +70,8 @@ def compile_package(
     with torch.no_grad(), attending_by(backend):
         inputs = tuple(tensor.clone() for tensor in inputs)  # none of inference mode
         program = export(module, inputs, dynamic_shapes=dynamic, strict=False)
-        # Of this process alone: engines of two cards of one kind may make the same one at a time.
-        fresh = path.with_name(f".{path.stem}.{os.getpid()}.tmp.pt2")
+        # Of this process alone: engines of two cards or pods may make the same one at a time.
+        fresh = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.tmp.pt2")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         aoti_compile_and_package(program, package_path=str(fresh), inductor_configs=settings)
     fresh.chmod(0o600)

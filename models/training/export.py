@@ -6,14 +6,14 @@ import json
 import shutil
 from pathlib import Path
 
-from diffusers import LatentConsistencyModelImg2ImgPipeline, UNet2DConditionModel
+from diffusers import LatentConsistencyModelImg2ImgPipeline
 from torch import nn
 
 from models.catalog import BUNDLED
 from models.manifest import record_folder
 from models.training.autoencoder import build_autoencoder, load_autoencoder
 from models.training.nets import build_scheduler
-from models.training.student import load_student, student_from_teacher
+from models.training.student import latest_student, load_student, student_from_teacher
 from models.training.teacher import Teacher, load_teacher
 from models.training.tokens import build_tokenizer
 
@@ -25,10 +25,8 @@ def gather(folder: Path) -> dict[str, nn.Module]:
     """Return the networks as far as they are trained; what is not yet is at its start."""
     trained = (folder / "teacher.safetensors").exists()
     teacher = load_teacher(folder) if trained else Teacher()
-    if (folder / "student.safetensors").exists():
-        student: UNet2DConditionModel = load_student(folder)
-    else:
-        student = student_from_teacher(teacher)
+    latest = latest_student(folder)
+    student = load_student(latest) if latest else student_from_teacher(teacher)
     has_vae = (folder / "autoencoder.safetensors").exists()
     vae = load_autoencoder(folder) if has_vae else build_autoencoder()
     return {"unet": student, "vae": vae, "text_encoder": teacher.text}

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel
 from models.training import diffusion
 from models.training.checkpoint import prefixed, save_state
 from models.training.nets import GUIDANCE_WIDTH
+from models.training.student import STUDENT, latest_student
 from models.training.teacher import Teacher
 
 
@@ -33,10 +34,12 @@ def inherit(pocket: Path, work: Path) -> None:
 
 def inherit_student(pocket: Path, work: Path) -> None:
     """Write the shipped student as the state of one, where `work` has none to adapt or export."""
-    path = work / "student.safetensors"
-    if path.exists() or not (pocket / "model_index.json").exists():
+    if latest_student(work) or not (pocket / "model_index.json").exists():
         return
-    _save(path, UNet2DConditionModel.from_pretrained(pocket / "unet", dtype=torch.float32))
+    _save(
+        work / f"{STUDENT}.safetensors",
+        UNet2DConditionModel.from_pretrained(pocket / "unet", dtype=torch.float32),
+    )
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from models.training.checkpoint import Budget, save_state
 from models.training.distill import Asked, consistency, huber
 from models.training.loop import fit
 from models.training.precision import mixed
-from models.training.student import load_student
+from models.training.student import latest_student, load_student
 from models.training.teacher import load_teacher
 
 LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")
@@ -66,7 +66,10 @@ class LoraRun:
             0,
         )
         torch.manual_seed(0)
-        self.student: Any = load_student(folder).to(device).requires_grad_(False)  # noqa: FBT003 - torch's own signature
+        latest = latest_student(folder)
+        if latest is None:
+            raise SystemExit("there is no student to adapt: run --stage guided first")
+        self.student: Any = load_student(latest).to(device).requires_grad_(False)  # noqa: FBT003 - torch's own signature
         self.student.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=LAYERS))
         if self.path.exists():
             kept = {k.removeprefix(PREFIX): v.float() for k, v in load_file(self.path).items()}

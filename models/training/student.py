@@ -27,11 +27,15 @@ def student_from_teacher(teacher: Teacher) -> UNet2DConditionModel:
     return student
 
 
-def load_student(
-    folder: Path, which: str = "average.", *, name: str = STUDENT
-) -> UNet2DConditionModel:
+def latest_student(folder: Path) -> Path | None:
+    """Return the state of the student that has learned most, if there is one."""
+    paths = (folder / f"{name}.safetensors" for name in (STUDENT, GUIDED))
+    return next((path for path in paths if path.exists()), None)
+
+
+def load_student(path: Path, which: str = "average.") -> UNet2DConditionModel:
     """Return the student with its averaged (or "weights.") parameters, in float32."""
-    state, _ = load_state(folder / f"{name}.safetensors")
+    state, _ = load_state(path)
     student = build_unet(guided=True)
     student.load_state_dict(part(state, which))
     return student
@@ -44,9 +48,10 @@ def _lesson(folder: Path, stage: str, student: UNet2DConditionModel) -> Lesson:
         return Guidance(teacher, student)
     if stage == STUDENT:
         return Consistency(teacher, student)
-    if not (folder / f"{GUIDED}.safetensors").exists():
+    guide = folder / f"{GUIDED}.safetensors"
+    if not guide.exists():
         raise SystemExit(f"there is no net to follow to its ends: run --stage {GUIDED} first")
-    return Endings(teacher, student, load_student(folder, name=GUIDED))
+    return Endings(teacher, student, load_student(guide))
 
 
 class StudentRun:
@@ -68,10 +73,10 @@ class StudentRun:
         self.name = stage
         self.path = folder / f"{GUIDED if stage == GUIDED else STUDENT}.safetensors"
         self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
-        source = self.path if self.path.exists() else folder / f"{GUIDED}.safetensors"
-        if source.exists():
+        source = self.path if stage == GUIDED else latest_student(folder)
+        if source is not None and source.exists():
             state, facts = load_state(source)
-            self.student = load_student(folder, "weights.", name=source.stem)
+            self.student = load_student(source, "weights.")
             self.seen = int(facts["seen"])
         else:
             state, self.student = {}, student_from_teacher(load_teacher(folder))

@@ -54,11 +54,17 @@ class Compiler:
         )
 
     def has_ended(self) -> bool:
-        return self._process.poll() is not None
+        if self._process.poll() is None:
+            return False
+        self.wait()
+        return True
 
     def wait(self) -> int:
         """Wait for the end; return the exit code, 0 where all was made."""
-        return self._process.wait()
+        exit_code = self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return exit_code
 
 
 def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
@@ -110,7 +116,7 @@ def _sweep(folder: Path) -> None:
 
 def _end_with_parent() -> None:
     """Wait until who started this has ended, however it did, and end."""
-    sys.stdin.buffer.read()
+    os.read(0, 1)  # not `sys.stdin`, whose lock this would hold at the interpreter's end
     os._exit(1)
 
 

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from zipfile import is_zipfile
 
 import structlog
 import torch
 
-from models.catalog import CheckpointError
 from models.graphs import buckets_up_to
 from models.packages import MAX_ROWS, load_package, package_path
-from service.engine.faults import is_out_of_memory, is_sticky
+from service.engine.faults import is_sticky
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
 from service.jobs import rows_that_fit
 
@@ -133,15 +133,20 @@ class Warming:
         self._looked_at = self.clock()
         self._compile_what_is_missing()
 
-    def run(self) -> None:
-        """Make all ready at once, and wait for it: the largest graphs first."""
+    def compile_all(self) -> None:
+        """Make what is missing, and wait for it."""
         self._compile_what_is_missing()
         if self._compiler is not None:
             self._compiler.wait()
+
+    def adopt_all(self) -> None:
+        """Take up all that there is, the largest graphs first; make anew what turns out broken."""
         self._pending.sort(key=lambda target: -target.num_rows)
         while self._pending:
             self._looked_at = float("-inf")
             self.advance()
+            if self._compiler is not None:
+                self._compiler.wait()
 
     def _compile_what_is_missing(self) -> None:
         """Start a compiler for shapes that none was started for; give up what one has left out."""
@@ -189,11 +194,7 @@ class Warming:
 
 
 def _loaded(path: Path, forward: Forward) -> RowFunction:
-    """Load a package. One that is broken is taken away, so that the next start makes it anew."""
-    try:
-        return load_package(path, forward.module)
-    except Exception as error:
-        is_at_fault = not (isinstance(error, CheckpointError) or is_out_of_memory(error))
-        if is_at_fault and not is_sticky(error):
-            path.unlink(missing_ok=True)
-        raise
+    """Load a package. One that is cut short is taken away, so that it is made anew."""
+    if not is_zipfile(path):
+        path.unlink()
+    return load_package(path, forward.module)

@@ -81,10 +81,13 @@ class Worker:
         from service.engine.first_picture import warm_up  # noqa: PLC0415
 
         self._engine, ready = (load_engine or _load_checkpoint)(settings)
-        if settings.compile == "full" and self._engine.warming is not None:
+        warming = self._engine.warming if settings.compile == "full" else None
+        if warming is not None:
             self._enter("compiling")
-            self._engine.warming.run()
+            warming.compile_all()
         self._enter("warming")
+        if warming is not None:
+            warming.adopt_all()
         warm_up(self._engine)
         keep_tidy()
         self._connection.send(ready)

@@ -86,6 +86,8 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _expect_something(self) -> None:
         """Wait no longer than for a head, where uvicorn does for ever: after empty lines."""
+        if self.parser is None:
+            return  # the connection is a WebSocket's now
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if not (self._has_begun or is_answering or self._receiving or self.transport.is_closing()):
             self._expect_within(self.head_s)

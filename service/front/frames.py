@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,7 +54,8 @@ class Frame:
         if self.request.seed is None:
             return b""
         file = self.file or b""
-        asked = self.request.model_copy(update={"request_timestamp": None}).model_dump_json()
+        # json's own, which takes what is no Unicode: a decoder has yet to refuse it.
+        asked = json.dumps(self.request.model_dump(exclude={"request_timestamp"}))
         digest = hashlib.blake2b(f"{self.route} {len(file)} {asked}".encode())
         digest.update(file)
         return digest.digest()

@@ -7,6 +7,8 @@ import json
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -187,8 +189,14 @@ class Painter:
         try:
             await self._answer(frame)
         except RefineError as error:
-            if isinstance(error, QueueFull) and not self._has_waited_long(frame):
-                await self._tell_replaced(self._session.defer())
+            # Past its quota, a key has too much in the engine: that passes, and the quota does not.
+            is_full = isinstance(error, QueueFull) or (
+                isinstance(error, RateLimited) and frame.id == self._counted_id
+            )
+            if is_full and not self._has_waited_long(frame):
+                replaced = self._session.defer()
+                self._held.resize(self._num_bytes(self._session.waiting))
+                await self._tell_replaced(replaced)
                 await asyncio.sleep(_RETRY_S)
                 return
             await self._tell_error(error, frame.id)
@@ -203,11 +211,8 @@ class Painter:
             await self._tell_result(frame, self._last[1], {"repeated": True, "stages": {}})
             return
         started = time.perf_counter()
-        # A frame counts as a request does, against the key's number and, once, its rate.
-        quota = self._front.quotas.request(self._caller, is_counted=frame.id == self._counted_id)
         active = self._front.active_request(name_of(self._caller), self._deadline_s(frame))
-        with quota, active:
-            self._counted_id = frame.id
+        with self._quota(frame), active:
             refined = await self._refine(frame)
             elapsed_ms = 1000 * (time.perf_counter() - started)
             for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):
@@ -215,6 +220,14 @@ class Painter:
             self._last = frame.question, refined
             # Within, so that a drain waits until it is sent.
             await self._tell_result(frame, refined, {"stages": refined.stages.rounded()})
+
+    @contextmanager
+    def _quota(self, frame: Frame) -> Iterator[None]:
+        """Count a frame as a request is, against the key's number and, once, its rate."""
+        is_counted = frame.id == self._counted_id
+        with self._front.quotas.request(self._caller, is_counted=is_counted):
+            self._counted_id = frame.id
+            yield
 
     async def _refine(self, frame: Frame) -> Refined:
         try:

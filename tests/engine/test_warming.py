@@ -133,7 +133,8 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     warming = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers, capturer)
     pipeline.buckets = BUCKETS
     warming.add(pipeline, SIDE, SIDE)
-    warming.run()
+    warming.compile_all()
+    warming.adopt_all()
     assert warming.num_warm == warming.num_targets == len(BUCKETS)
     engine = engine_of(pipeline, warming)
     assert engine.warm_rows() == {"": {f"{SIDE}x{SIDE}": list(BUCKETS)}}
@@ -147,7 +148,8 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     assert capturer.threads == {threading.get_ident()}
     again = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers)
     again.add(load(kl_checkpoint), SIDE, SIDE)
-    again.run()
+    again.compile_all()
+    again.adopt_all()
     assert again.num_warm == len(BUCKETS)
     assert len(compilers.started) == 1, "the next start finds all packages where they were left"
 
@@ -254,7 +256,8 @@ def test_a_package_that_does_not_equal_eager_is_not_used(
     )
     warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers(leave_files))
     warming.add(pipeline, SIDE, SIDE)
-    warming.run()
+    warming.compile_all()
+    warming.adopt_all()
     assert not any(
         forward.is_compiled(*inputs) for forward, inputs in pipeline.forwards(SIDE, SIDE, 1)
     )

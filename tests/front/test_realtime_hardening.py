@@ -29,6 +29,7 @@ from service.client import EngineHealth
 from service.errors import EngineStarting, QueueFull, RateLimited
 from service.front.app import create_app
 from service.front.auth import KeyRing
+from service.front.connections import GuardedHttp
 from service.front.frames import MAX_HELLO_CHARACTERS
 from service.front.painter import Painter
 from service.jobs import Finished
@@ -332,6 +333,18 @@ class FullForOneKey(FakeEngineClient):
             raise RateLimited("16 requests of this key wait already", retry_after_s=1)
 
 
+def test_a_socket_outlives_the_bounds_of_a_request(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What holds for the head and the body of a request ends where a socket begins."""
+    monkeypatch.setattr(GuardedHttp, "head_s", 0.3)
+    monkeypatch.setattr(GuardedHttp, "request_s", 0.5)
+    with greeted(api.url) as painter:
+        time.sleep(1.5)
+        painter.frame(1)
+        painter.result(1)
+
+
 def test_a_frame_waits_where_its_key_has_too_much_waiting() -> None:
     """Its other requests are at their bound: the socket stays, and the frame is answered after."""
     engine = FullForOneKey(3)
@@ -353,6 +366,15 @@ def test_a_frame_that_waits_again_counts_once_against_the_rate() -> None:
         painter.result(1)
         painter.frame(2)
         painter.error("rate-limited", frame_id=2)
+
+
+def test_text_that_is_no_unicode_is_a_bad_picture(api: Api) -> None:
+    """Half of a surrogate pair in a frame, after an answer with which it is compared."""
+    with greeted(api.url) as painter:
+        painter.frame(1, seed=1)
+        painter.result(1)
+        painter.frame(2, file=None, seed=1, imageDataUrl="\ud800")
+        painter.error("image-invalid", "$.imageDataUrl", 2)
 
 
 def test_the_bytes_of_frames_are_bounded_together() -> None:

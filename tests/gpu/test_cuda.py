@@ -53,7 +53,8 @@ def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warming:
         compilers = Compilers(compiled_here(pipeline, folder))
         warming = Warming(folder, SIZES, MAX_BATCH, compilers, CudaGraphs())
         warming.add(pipeline, SIDE, SIDE)
-        warming.run()
+        warming.compile_all()
+        warming.adopt_all()
         assert warming.num_warm == len(SIZES)
         return warming
     capturer = CudaGraphs()

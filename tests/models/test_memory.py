@@ -71,7 +71,7 @@ def test_adapters_are_counted_by_their_places(tiny_checkpoint: Path, tmp_path: P
 def test_adapters_of_other_layers_and_ranks_are_counted_together(
     tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Every layer that any of them changes has the largest rank of all, in every place."""
+    """Every layer that any of them changes has the largest rank of all; a misfit has no place."""
     unet = UNet2DConditionModel.from_pretrained(tiny_checkpoint / "unet")
     convolutions = [name for name in EVERYWHERE if "conv" in name]
     linear = [name for name in EVERYWHERE if "conv" not in name]
@@ -92,7 +92,9 @@ def test_adapters_of_other_layers_and_ranks_are_counted_together(
         )
         for adapters in ({}, {name: Adapter(path) for name, path in files.items()})
     )
-    need = Footprint("x", tiny_checkpoint, adapters=[*files.values()], num_slots=9).need(4)
+    stranger = {"unet": {"nowhere.proj": (torch.zeros(64, 8), torch.zeros(8, 64))}}
+    paths = [*files.values(), write_lora(tmp_path / "stranger.safetensors", stranger)]
+    need = Footprint("x", tiny_checkpoint, adapters=paths, num_slots=9).need(4)
     taken = loaded_bytes(adapted) - loaded_bytes(bare)
     assert need.adapters_bytes == pytest.approx(taken, rel=0.05)
 

@@ -37,7 +37,7 @@ export class Jobs {
   }
 
   upscale() {
-    return this.#run(() => this.request(UPSCALE_ROUTE));
+    return this.#run(() => this.request(UPSCALE_ROUTE), { showsDrawing: !this.#view.picture });
   }
 
   /** Give up what runs. Returns whether anything did. */
@@ -72,13 +72,13 @@ export class Jobs {
     return { route, fields: { ...fields, ...size }, files: { imageDataUrl: picture.blob } };
   }
 
-  async #run(prepare) {
+  async #run(prepare, options) {
     this.cancel();
     const running = new AbortController();
     this.#running = running;
     if (!this.#settings.values.seedLocked) this.#settings.set({ seed: randomSeed() });
     try {
-      await this.#view.busy(this.#make(prepare, running.signal));
+      await this.#view.busy(this.#make(prepare, running.signal, options));
     } catch (error) {
       this.onError(error);
     } finally {
@@ -86,12 +86,12 @@ export class Jobs {
     }
   }
 
-  async #make(prepare, signal) {
+  async #make(prepare, signal, options) {
     const { picture, isNewest } = await this.#live.during(async () => {
       const request = await prepare();
       const answer = await this.#api.render(request.route, request.fields, request.files, signal);
       return { ...answer, ...request };
-    });
+    }, options);
     this.onPicture(picture, isNewest);
   }
 }

@@ -49,12 +49,12 @@ export class Live extends EventTarget {
   /**
    * Ask for a picture by another way, while live frames wait; older pictures give way to it.
    *
-   * What has changed until now is its to show. Where it fails, live frames show it after all.
+   * What has changed until now is its to show, if it `showsDrawing`. Where it fails, live frames do.
    */
-  async during(work) {
+  async during(work, { showsDrawing = true } = {}) {
     this.#holds += 1;
     clearTimeout(this.#timer);
-    this.#pacer.taken();
+    if (showsDrawing) this.#pacer.taken();
     const id = this.#nextId();
     let isMade = false;
     try {

@@ -151,6 +151,13 @@ test("what changed just before a picture was asked for is left to it", async () 
   assert.deepEqual([transport.frames.length, shown.length], [0, 0]);
 });
 
+test("what changed before a picture of something else was asked for is shown after it", async () => {
+  const { drawing, transport, live } = painted();
+  drawing.draw("one");
+  await live.during(async () => "enlarged", { showsDrawing: false });
+  await until(() => transport.frames.length === 1);
+});
+
 test("a frame that is being encoded when a picture is asked for does not replace it", async () => {
   const { drawing, transport, live, shown } = painted();
   let encoded;
