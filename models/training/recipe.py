@@ -54,11 +54,11 @@ def recipe(*, large: bool) -> list[Step]:
     """Return the whole chain; `large` is for a GPU, else it is sized for two cores.
 
     The trunk learns from small pictures what the words mean, and large ones among them keep it
-    fitting the outer levels; the served sizes come last. (A whole UNet that has only seen 16 x 16
-    latents draws several things for one at 64 x 64.)
+    fitting the outer levels; then large ones teach how a style is drawn; the served sizes come
+    last. (A whole UNet that has only seen 16 x 16 latents draws several things for one at 64 x 64.)
     """
     many = 16 if large else 1  # scenes a chunk, times
-    small, big = f"{SMALL}^:250:{50 * many}", f"{LARGE}:80:{8 * many}"
+    small, big = f"{SMALL}^:250:{50 * many}", f"{LARGE}:120:{8 * many}"
     wide = _served(3, 2 * many, 0.15)
     every, served = f"{small}:0.1,{big}:0.75,{wide}", f"{big}:0.85,{wide}"
     return [
@@ -66,11 +66,11 @@ def recipe(*, large: bool) -> list[Step]:
         Step("bank", 0.18, every),
         Step("reading", 0.04, every),
         Step("teacher", 0.15, f"{small}:0.9,{big}:0.1"),
-        Step("teacher", 0.14, f"{small}:0.5,{big}:0.5"),
-        Step("teacher", 0.1, every),
-        Step("guided", 0.05, f"{small}:0.6,{big}:0.4"),
-        Step("ended", 0.07, f"{small}:0.5,{big}:0.35,{wide}"),
-        Step("student", 0.02, f"{small}:0.5,{big}:0.35,{wide}"),
+        Step("teacher", 0.17, f"{small}:0.25,{big}:0.75"),
+        Step("teacher", 0.06, every),
+        Step("guided", 0.05, f"{small}:0.5,{big}:0.5"),
+        Step("ended", 0.1, f"{small}:0.5,{big}:0.35,{wide}"),
+        Step("student", 0.01, f"{small}:0.5,{big}:0.35,{wide}"),
         Step("lora", 0.04, served),
         Step("export", 0.0, served),
     ]
