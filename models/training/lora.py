@@ -5,8 +5,8 @@ under the noise to a true render of the scene in its style. It is trained on the
 not on a teacher's, so that it goes on where distillation ended, and under little noise alone: where
 strokes are still open, the likeliest picture has none. (Over all timesteps the adapter of the
 sketch in ink filled its hatching with brown, and the judge knew no picture for that style.) Under
-more noise it learns to leave the student as it is, or it blots out strokes before they are drawn: of
-eight sketches in ink all were judged to be ones without it and with four such rows in twelve (8
+more noise it learns to leave the student as it is, or it blots out strokes before they are drawn:
+of eight sketches in ink all were judged to be ones without it and with four such rows in twelve (8
 levels apart), five with two or none (10 and 15 levels).
 Only linear layers are adapted: the engine compiles those for a batch in which every row has an
 adapter of its own.
