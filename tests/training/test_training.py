@@ -165,7 +165,7 @@ def test_an_adapter_learns_its_style_and_is_read_by_the_service(tmp_path: Path) 
     with torch.no_grad():
         torch.manual_seed(1)
         before = run.loss(index)
-    for _ in range(36):
+    for _ in range(60):
         run.step(1.0)
     run.save()
     again = LoraRun(tmp_path, "SKETCH_BW", CPU, 5e-3, (64, 64), scenes=2)
