@@ -195,6 +195,9 @@ class Warming:
 
 def _loaded(path: Path, forward: Forward) -> RowFunction:
     """Load a package. One that is cut short is taken away, so that it is made anew."""
-    if not is_zipfile(path):
-        path.unlink()
-    return load_package(path, forward.module)
+    try:
+        return load_package(path, forward.module)
+    except Exception:
+        if not is_zipfile(path):
+            path.unlink(missing_ok=True)
+        raise
