@@ -95,6 +95,8 @@ class Footprint:
         All are padded to the largest rank. One that does not fit has no place, and one that is
         faulty is told of where it is loaded.
         """
+        if not self.adapters:
+            return 0
         known = {
             plain_name(f"{'' if root == 'unet' else f'{root}.'}{name.removesuffix('.weight')}")
             for root, folder in modules.items()

@@ -60,10 +60,10 @@ def compile_package(
     the kernel of attention that is fastest here; `autotunes`, on CUDA, times inductor's others,
     too (on a CPU they hold weights of their own, packed).
     """
-    backend = pick_backend(module, inputs) if picks_attention else None
     kind = inputs[0].device.type
     if kind == "cuda":
         use_toolkit()
+    backend = pick_backend(module, inputs) if picks_attention else None
     settings = {**_SETTINGS, "max_autotune": autotunes and kind == "cuda"}
     rows = Dim("rows", min=2, max=MAX_ROWS[kind])
     dynamic = None if len(inputs[0]) == 1 else {"inputs": tuple({0: rows} for _ in inputs)}

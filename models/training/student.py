@@ -33,17 +33,16 @@ def latest_student(folder: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def load_student(path: Path, which: str = "average.") -> UNet2DConditionModel:
-    """Return the student with its averaged (or "weights.") parameters, in float32."""
+def load_student(path: Path) -> UNet2DConditionModel:
+    """Return the student with its averaged parameters, in float32."""
     state, _ = load_state(path)
     student = build_unet(guided=True)
-    student.load_state_dict(part(state, which))
+    student.load_state_dict(part(state, "average."))
     return student
 
 
-def _lesson(folder: Path, stage: str, student: UNet2DConditionModel) -> Lesson:
+def _lesson(folder: Path, stage: str, teacher: Teacher, student: UNet2DConditionModel) -> Lesson:
     """Return the lesson of a stage. Raises SystemExit where the one before it is missing."""
-    teacher = load_teacher(folder)
     if stage == GUIDED:
         return Guidance(teacher, student)
     if stage == STUDENT:
@@ -73,14 +72,15 @@ class StudentRun:
         self.name = stage
         self.path = folder / f"{GUIDED if stage == GUIDED else STUDENT}.safetensors"
         self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
+        teacher = load_teacher(folder)
+        self.student = student_from_teacher(teacher)
+        state: dict[str, Tensor] = {}
         source = self.path if stage == GUIDED else latest_student(folder)
         if source is not None and source.exists():
             state, facts = load_state(source)
-            self.student = load_student(source, "weights.")
+            self.student.load_state_dict(part(state, "weights."))
             self.seen = int(facts["seen"])
-        else:
-            state, self.student = {}, student_from_teacher(load_teacher(folder))
-        self.lesson = _lesson(folder, stage, self.student).to(device)
+        self.lesson = _lesson(folder, stage, teacher, self.student).to(device)
         for net in self.lesson.modules():
             if isinstance(net, UNet2DConditionModel):
                 net.to(memory_format=torch.channels_last)
