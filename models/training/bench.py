@@ -36,7 +36,8 @@ class Bench:
     pipeline: Any
     judge: Judge
     count: int
-    own: dict[str, float] = field(default_factory=dict)
+    own: dict[str, float] = field(default_factory=dict)  # how often the judge is right
+    own_wide: dict[str, float] = field(default_factory=dict)  # and where no picture is square
 
 
 def percent(share: float) -> str:

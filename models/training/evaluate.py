@@ -16,7 +16,7 @@ import torch
 from models.device import pick_dtype
 from models.training.bench import Bench, Row, percent
 from models.training.export import folder_megabytes
-from models.training.judges import load_judge, own_accuracy, train_judge
+from models.training.judges import WIDE, load_judge, own_accuracy, train_judge
 from models.training.measures import MEASURES
 from models.training.sampling import load_pipeline
 from models.training.sheet import contact_sheet
@@ -40,11 +40,20 @@ def write_figures(card: Path, rows: list[Row]) -> None:
     card.write_text(f"{before}{MARKS[0]}\n{table(rows)}\n{MARKS[1]}{after}", "utf-8")
 
 
+def updated(before: list[Row], fresh: list[Row]) -> list[Row]:
+    """Return the rows of an earlier evaluation with fresh ones in their places, or at the end."""
+    by_name = {row.measure: row for row in fresh}
+    kept = [by_name.pop(row.measure, row) for row in before]
+    return [*kept, *by_name.values()]
+
+
 def measure(bench: Bench, names: list[str]) -> list[Row]:
     """Run the measures named (all, if none is named) and print each row as it comes."""
     rows: list[Row] = []
     told = ", ".join(f"{name} {percent(share)}" for name, share in bench.own.items())
     rows.append(Row("the judge itself, held-out true renders", told, "98 %", "98 %"))
+    wide = ", ".join(f"{name} {percent(share)}" for name, share in bench.own_wide.items())
+    rows.append(Row("the judge itself, shapes that are no squares", wide, "98 %", "98 %"))
     for run in MEASURES:
         if not names or run.__name__ in names:
             with torch.no_grad():
@@ -60,8 +69,10 @@ def main() -> None:
     parser.add_argument("--pocket", type=Path, default=POCKET)
     parser.add_argument("--work", type=Path, default=Path(".training"))
     parser.add_argument("--count", type=int, default=32, help="scales the numbers of pictures")
-    parser.add_argument("--judge-minutes", type=float, default=4.0)
-    parser.add_argument("--only", nargs="*", default=[], help="names of measures")
+    parser.add_argument("--judge-minutes", type=float, default=8.0)
+    parser.add_argument(
+        "--only", nargs="*", default=[], help="names of measures; the others' figures stay"
+    )
     parser.add_argument("--sheet-only", action="store_true")
     args = parser.parse_args()
     cpu = torch.device("cpu")
@@ -72,14 +83,23 @@ def main() -> None:
     if not (args.work / "judge.safetensors").exists():
         train_judge(args.work, device=cpu, minutes=args.judge_minutes)
     judge = load_judge(args.work)
-    bench = Bench(args.pocket, args.work, pipeline, judge, args.count, own_accuracy(judge))
+    bench = Bench(
+        args.pocket,
+        args.work,
+        pipeline,
+        judge,
+        args.count,
+        own=own_accuracy(judge),
+        own_wide=own_accuracy(judge, shapes=WIDE),
+    )
     rows = measure(bench, args.only)
+    report = args.pocket / "evaluation.json"
+    if args.only and report.exists():
+        rows = updated([Row(**row) for row in json.loads(report.read_text("utf-8"))], rows)
     print("\n" + table(rows))
-    if not args.only:
-        report = json.dumps([asdict(row) for row in rows], indent=1)
-        (args.pocket / "evaluation.json").write_text(report + "\n", "utf-8")
-        if (args.pocket / "README.md").exists():
-            write_figures(args.pocket / "README.md", rows)
+    report.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", "utf-8")
+    if (args.pocket / "README.md").exists():
+        write_figures(args.pocket / "README.md", rows)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,15 @@
 
 It never sees a picture of the model's. Its own accuracy on renders of held-out scenes is
 printed beside every figure it gives. Its pooled features serve the Frechet distance.
+
+It sees every shape undistorted, and has learned from wide and tall renders, too. (One that had
+every picture squeezed into a square, and had learned from squares alone, knew a quarter of the true
+renders of 512 x 1024: what it said of the model there was about itself.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from tqdm import tqdm
 
+from models.training.bank import Shape
 from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
 from models.training.gbuffer import rasterise
 from models.training.loop import fit
@@ -22,8 +28,10 @@ from models.training.precision import mixed
 from models.training.renderers import PAINTERS
 from models.training.world import KINDS, Scene, draw_scene
 
-SIDE = 96  # pixels; pictures of every shape are shrunk to it by area
-RENDERED = 128
+SIDE = 96  # pixels; the shorter side that pictures are shrunk to by area
+SQUARE: Shape = (128, 128)
+WIDE: tuple[Shape, ...] = ((128, 160), (160, 128), (128, 208), (208, 128), (128, 256), (256, 128))
+WIDE_SHARE = 0.5  # of the scenes, and of the steps, that learn from shapes that are no squares
 STYLES = tuple(PAINTERS)
 TRAIN_SEEDS = 20_000_000
 HELD_OUT_SEEDS = 30_000_000
@@ -42,7 +50,7 @@ class Verdict(NamedTuple):
 class Labelled(NamedTuple):
     """Rendered pictures and what they show."""
 
-    pictures: Tensor  # [N, 3, RENDERED, RENDERED] uint8
+    pictures: Tensor  # [N, 3, H, W] uint8
     kind: Tensor  # [N]
     colour: Tensor  # [N]; -1 where the style has no colour
     style: Tensor  # [N]
@@ -70,10 +78,16 @@ class Judge(nn.Module):
         self.colour = nn.Linear(128, len(COLOUR_NAMES))
         self.style = nn.Linear(128, len(STYLES))
 
+    @staticmethod
+    def shrunk(pictures: Tensor) -> Tensor:
+        """Return pictures [B, 3, H, W] with SIDE for their shorter side."""
+        short = min(pictures.shape[-2:])
+        size = [round(side * SIDE / short) for side in pictures.shape[-2:]]
+        return F.interpolate(pictures, size=size, mode="area")
+
     def forward(self, pictures: Tensor) -> Verdict:
         """Judge pictures [B, 3, H, W] in 0..1 of any shape."""
-        small = F.interpolate(pictures, size=(SIDE, SIDE), mode="area")
-        planes = self.trunk(small * 2 - 1)
+        planes = self.trunk(self.shrunk(pictures) * 2 - 1)
         pooled = torch.cat((planes.mean((2, 3)), planes.amax((2, 3))), 1)
         features = self.neck(pooled)
         return Verdict(self.kind(features), self.colour(features), self.style(features), features)
@@ -85,14 +99,17 @@ def single_scenes(seed: int, count: int) -> list[Scene]:
 
 
 @torch.no_grad()
-def label_renders(seed: int, scenes: int, styles_each: int, device: torch.device) -> Labelled:
+def label_renders(
+    seed: int, scenes: int, styles_each: int, device: torch.device, shape: Shape = SQUARE
+) -> Labelled:
     """Render single things in several styles each, with their labels."""
     pictures, kinds, colours, styles = [], [], [], []
     lot = torch.Generator().manual_seed(seed)
     every = single_scenes(seed, scenes)
-    for at in tqdm(range(0, scenes, 16), desc="renders for the judge", mininterval=5):
+    desc = f"renders of {shape[0]} x {shape[1]} for the judge"
+    for at in tqdm(range(0, scenes, 16), desc=desc, mininterval=5):
         batch = every[at : at + 16]
-        planes = rasterise(batch, (RENDERED, RENDERED), device)
+        planes = rasterise(batch, shape, device)
         for index in torch.randperm(len(STYLES), generator=lot)[:styles_each].tolist():
             pictures.append((PAINTERS[STYLES[index]](planes) * 255).round().byte())
             kinds += [KINDS.index(s.things[0].kind) for s in batch]
@@ -131,18 +148,26 @@ class JudgeRun:
         self.path, self.rate, self.seen = folder / "judge.safetensors", rate, 0
         torch.manual_seed(0)
         self.device, self.judge = device, Judge().to(device)
-        self.data = label_renders(TRAIN_SEEDS, scenes, 4, device)
+        few = round(scenes * WIDE_SHARE / len(WIDE))
+        self.squares = label_renders(TRAIN_SEEDS, scenes - few * len(WIDE), 4, device)
+        self.wide = [
+            label_renders(TRAIN_SEEDS + scenes * (n + 1), few, 4, device, shape)
+            for n, shape in enumerate(WIDE)
+        ]
         self.average = Average(self.judge, 0.998)
         self.optimizer = torch.optim.AdamW(self.judge.parameters(), lr=rate, weight_decay=0.02)
 
     def step(self, factor: float) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
-        index = torch.randint(len(self.data.pictures), (64,), device=self.device)
-        pictures = _augmented(self.data.pictures[index])
+        data = self.squares
+        if torch.rand(()) < WIDE_SHARE:
+            data = self.wide[int(torch.randint(len(self.wide), ()))]
+        index = torch.randint(len(data.pictures), (64,), device=self.device)
+        pictures = _augmented(data.pictures[index])
         with mixed(self.device):
             verdict = self.judge(pictures.contiguous(memory_format=torch.channels_last))
-        truth = (self.data.kind[index], self.data.colour[index], self.data.style[index])
+        truth = (data.kind[index], data.colour[index], data.style[index])
         loss = judge_loss(Verdict(*(v.float() for v in verdict)), *truth)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -171,9 +196,16 @@ def load_judge(folder: Path) -> Judge:
 
 
 @torch.no_grad()
-def own_accuracy(judge: Judge, scenes: int = 160) -> dict[str, float]:
-    """Return the judge's share of right answers on true renders of held-out scenes."""
-    data = label_renders(HELD_OUT_SEEDS, scenes, 4, torch.device("cpu"))
+def own_accuracy(
+    judge: Judge, scenes: int = 160, shapes: Sequence[Shape] = (SQUARE,)
+) -> dict[str, float]:
+    """Return the judge's share of right answers on true renders of held-out scenes, a mean."""
+    each = [_own_accuracy(judge, max(1, scenes // len(shapes)), shape) for shape in shapes]
+    return {name: sum(own[name] for own in each) / len(each) for name in each[0]}
+
+
+def _own_accuracy(judge: Judge, scenes: int, shape: Shape) -> dict[str, float]:
+    data = label_renders(HELD_OUT_SEEDS, scenes, 4, torch.device("cpu"), shape)
     verdicts = [judge(x.float() / 255) for x in torch.split(data.pictures, 64)]
     right = {}
     for name, truth in (("kind", data.kind), ("colour", data.colour), ("style", data.style)):

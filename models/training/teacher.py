@@ -123,6 +123,12 @@ def teacher_loss(teacher: nn.Module, sample: Sample, empty: Tensor, powers: Tens
     return loss
 
 
+def is_taught(folder: Path) -> bool:
+    """Tell whether a teacher has learned here from pictures, and not only come from what ships."""
+    path = folder / "teacher.safetensors"
+    return path.exists() and int(load_state(path)[1]["seen"]) > 0
+
+
 def load_teacher(folder: Path, which: str = "average.") -> Teacher:
     """Return the teacher with its averaged (or "weights.") parameters, in float32."""
     state, _ = load_state(folder / "teacher.safetensors")

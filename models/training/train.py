@@ -17,14 +17,14 @@ import torch
 
 from models.training.autoencoder import load_autoencoder, train_autoencoder
 from models.training.bank import Bank, fill_bank
-from models.training.checkpoint import Budget, load_state
+from models.training.checkpoint import Budget
 from models.training.export import export, folder_megabytes
 from models.training.inherit import inherit, inherit_student
 from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
 from models.training.student import ENDED, GUIDED, STUDENT, train_student
-from models.training.teacher import Mixture, train_teacher
+from models.training.teacher import Mixture, is_taught, train_teacher
 from models.training.team import Team, run_together
 
 STAGES = (
@@ -131,12 +131,6 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
         run_together(size, _run_large_stage, stage, minutes, diet, args)
 
 
-def _is_taught(work: Path) -> bool:
-    """Tell whether a teacher has learned here from pictures, and not only come from the folder."""
-    path = work / "teacher.safetensors"
-    return path.exists() and int(load_state(path)[1]["seen"]) > 0
-
-
 def main() -> None:
     args = _parser().parse_args()
     if args.threads:
@@ -153,7 +147,7 @@ def main() -> None:
         run_stage(args.stage, args.minutes, args.diet or diet, args)
         return
     for step in plan:
-        if step.stage == "reading" and _is_taught(args.work):
+        if step.stage == "reading" and is_taught(args.work):
             continue  # the UNet has learned what the encoder's states mean: leave them as they are
         run_stage(step.stage, args.minutes * step.share, step.diet, args)
 

@@ -15,7 +15,7 @@ from models.training.bench import (
     prompt_for,
     saturation_of,
 )
-from models.training.evaluate import table, write_figures
+from models.training.evaluate import table, updated, write_figures
 from models.training.renderers import render
 from models.training.world import KINDS, Scene, Thing
 
@@ -48,6 +48,13 @@ def test_every_kind_is_asked_for_and_named() -> None:
         assert thing.size >= 0.26
         assert f"{thing.colour} {thing.kind}" in prompt_for(scene)
         assert prompt_for(scene, "ANIME").startswith(prompt_for(scene))
+
+
+def test_a_single_measure_leaves_the_other_figures() -> None:
+    """Fresh rows stand where they stood, others stay, and a row that is new comes last."""
+    before = [Row("size", "1 MB", "-", "-"), Row("speed", "2 s", "-", "-")]
+    fresh = [Row("colour", "3 %", "-", "-"), Row("size", "4 MB", "-", "-")]
+    assert updated(before, fresh) == [fresh[1], before[1], fresh[0]]
 
 
 def test_figures_are_put_into_the_card_again_and_again(tmp_path: Path) -> None:

@@ -214,10 +214,19 @@ def test_the_recipe_serves_every_shape(*, large: bool) -> None:
     assert {(512, 512), (640, 1024), (1024, 512)} <= served
 
 
-def test_judges_take_every_shape_and_distances_know_equals() -> None:
-    """A judge reads wide pictures; the Frechet distance is nought to itself and more elsewhere."""
-    verdict = Judge().eval()(torch.rand(2, 3, 64, 128))
-    assert verdict.kind.shape == (2, 16)
+def test_a_judge_sees_wide_pictures_undistorted() -> None:
+    """What is small in the middle of a plain ground is judged alike however wide the ground is."""
+    judge = Judge().eval()
+    square = torch.ones(1, 3, 192, 192)
+    square[..., 80:112, 80:112] = 0
+    wide = torch.nn.functional.pad(square, (96, 96), value=1)  # [1, 3, 192, 384]
+    seen = [judge.trunk(judge.shrunk(x)).amax((2, 3)) for x in (square, wide)]
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-3, atol=1e-3)
+    assert judge(wide).kind.shape == (1, 16)
+
+
+def test_distances_know_equals() -> None:
+    """The Frechet distance of features is nought to themselves and more elsewhere."""
     features = torch.randn(64, 8)
     assert frechet(features, features) == pytest.approx(0, abs=1e-3)
     assert frechet(features, features + 1) == pytest.approx(8, rel=1e-3)
