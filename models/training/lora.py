@@ -2,12 +2,16 @@
 
 The student learned fourteen styles at once. An adapter has one alone to attend to: from what lies
 under the noise to a true render of the scene in its style. It is trained on the picture itself and
-not on a teacher's, so that it goes on where distillation ended, and under little noise alone: where
-strokes are still open, the likeliest picture has none. (Over all timesteps the adapter of the
-sketch in ink filled its hatching with brown, and the judge knew no picture for that style.) Under
-more noise it learns to leave the student as it is, or it blots out strokes before they are drawn:
-of eight sketches in ink all were judged to be ones without it and with four such rows in twelve (8
-levels apart), five with two or none (10 and 15 levels).
+not on a teacher's, so that it goes on where distillation ended.
+
+What lies under the noise is that very picture, or what the student made of it under more noise, and
+never a doodle. For where strokes are still open, the likeliest picture has none: an adapter that
+saw doodles, or learned from the noise's end of the schedule on, took the hatches out of sketches. A
+picture that the student has softened still tells where its strokes were, and making them sharp
+again is what a style's adapter is for. It is the adapted student who softens it, as in the steps
+of a request (after arXiv 2405.14867, section 4.4): an adapter that made up for the bare one alone
+did so at each step anew, and things grew fat. Under more noise it learns to leave the student as it
+is.
 Only linear layers are adapted: the engine compiles those for a batch in which every row has an
 adapter of its own.
 """
@@ -27,7 +31,7 @@ from models.training import diffusion
 from models.training.autoencoder import load_autoencoder
 from models.training.bank import Shape, make_chunk, sample_of
 from models.training.checkpoint import Budget, save_state
-from models.training.distill import Asked, consistency, huber
+from models.training.distill import OWN_GAPS, Asked, consistency, huber
 from models.training.loop import fit
 from models.training.precision import mixed
 from models.training.student import latest_student, load_student
@@ -40,8 +44,9 @@ SHAPE: Shape = (512, 512)  # strokes and grain have the size that is served,
 WINDOW = 32  # and of the 64 x 64 latents a square of so many is learned from at a time
 SCENES = 32
 BATCH = 12
-EARLY = 2  # of these rows, whose timesteps are later
+EARLY = 4  # of these rows, whose timesteps are later
 LATEST = 459  # timestep: what is shown stands by then, strokes and colours are still to come
+OWN_SHARE = 0.6  # of the other rows that lie over a picture that the student has softened
 MAX_W = 9.0  # of the guidance that people ask for
 PREFIX = "unet."
 
@@ -103,21 +108,38 @@ class LoraRun:
 
         That is the true render; of the first EARLY rows, what the student says without adapter.
         """
-        latents, doodles = self.window(index)
-        device = latents.device
-        latest = torch.full((len(latents),), LATEST, device=device)
-        timesteps = diffusion.draw_grid(latest)
-        later = torch.full((EARLY,), diffusion.STEPS - LATEST - 2, device=device)
-        timesteps[:EARLY] = LATEST + 1 + diffusion.draw_grid(later)
-        visible = diffusion.shown(latents, doodles, self.sample.posed[index], timesteps)
-        x_t = diffusion.noised(visible, torch.randn_like(latents), self.powers, timesteps)
-        w = torch.rand(len(latents), device=device) * MAX_W
-        with mixed(device):
-            asked = Asked(x_t, timesteps, self.text[index], w)
-            first = Asked(*(part[:EARLY] for part in asked))
-            goal = torch.cat((self.bare(first), latents[EARLY:]))
+        with mixed(self.sample.latents.device):
+            pairs = (self.early(index[:EARLY]), self.late(index[EARLY:]))
+            asked = Asked(*(torch.cat(parts) for parts in zip(*(a for a, _ in pairs), strict=True)))
             guess = consistency(self.student, asked, self.powers)
-        return huber(guess, goal)
+        return huber(guess, torch.cat([goal for _, goal in pairs]))
+
+    def early(self, index: Tensor) -> tuple[Asked, Tensor]:
+        """Return what is asked of rows `index` under much noise, and what should be said."""
+        latents, doodles = self.window(index)
+        span = torch.full((len(index),), diffusion.STEPS - LATEST - 2, device=latents.device)
+        timesteps = LATEST + 1 + diffusion.draw_grid(span)
+        visible = diffusion.shown(latents, doodles, self.sample.posed[index], timesteps)
+        asked = self.asked(visible, timesteps, index)
+        return asked, self.bare(asked)
+
+    def late(self, index: Tensor) -> tuple[Asked, Tensor]:
+        """Return what is asked of rows `index` up to LATEST, and what should be said."""
+        latents, _ = self.window(index)
+        timesteps = diffusion.draw_grid(torch.full((len(index),), LATEST, device=latents.device))
+        gaps = torch.randint(*OWN_GAPS, timesteps.shape, device=latents.device)
+        before = self.asked(latents, timesteps + gaps * diffusion.STRIDE, index)
+        with torch.no_grad():
+            softened = consistency(self.student, before, self.powers)
+        is_own = torch.rand(len(index), device=latents.device) < OWN_SHARE
+        visible = torch.where(diffusion.rows(is_own), softened, latents)
+        return self.asked(visible, timesteps, index), latents
+
+    def asked(self, pictures: Tensor, timesteps: Tensor, index: Tensor) -> Asked:
+        """Return pictures of rows `index` under noise, each with its prompt and some guidance."""
+        x_t = diffusion.noised(pictures, torch.randn_like(pictures), self.powers, timesteps)
+        w = torch.rand(len(pictures), device=pictures.device) * MAX_W
+        return Asked(x_t, timesteps, self.text[index], w)
 
     @torch.no_grad()
     def bare(self, asked: Asked) -> Tensor:
@@ -140,7 +162,7 @@ class LoraRun:
         save_state(self.path, {PREFIX + name: value for name, value in factors.items()})
 
 
-def train_loras(folder: Path, *, device: torch.device, minutes: float, rate: float = 2e-3) -> None:
+def train_loras(folder: Path, *, device: torch.device, minutes: float, rate: float = 4e-3) -> None:
     """Train the adapter of each style for its share of `minutes`."""
     for style in LORA_STYLES:
         run = LoraRun(folder, style, device, rate)
