@@ -77,7 +77,8 @@ def main() -> None:
     args = parser.parse_args()
     cpu = torch.device("cpu")
     pipeline = load_pipeline(args.pocket, cpu, pick_dtype("auto", "cpu"))
-    contact_sheet(pipeline, args.pocket / "contact-sheet.jpg")
+    if not args.only:
+        contact_sheet(pipeline, args.pocket / "contact-sheet.jpg")
     if args.sheet_only:
         return
     if not (args.work / "judge.safetensors").exists():

@@ -12,6 +12,7 @@ again is what a style's adapter is for. It is the adapted student who softens it
 of a request (after arXiv 2405.14867, section 4.4): an adapter that made up for the bare one alone
 did so at each step anew, and things grew fat. Under more noise it learns to leave the student as it
 is.
+
 Only linear layers are adapted: the engine compiles those for a batch in which every row has an
 adapter of its own.
 """
