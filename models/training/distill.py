@@ -15,7 +15,8 @@ timesteps on the grid of 50.
 
 Consistency alone brings an ending from the picture's side of the schedule to the noise's a step of
 the grid at a time, and in the steps that two cores make in an hour it did not come there; what it
-is wrong by comes along. So it is the last lesson, and a short one.
+is wrong by comes along. So it is the last lesson, a short one, and endings hold it: half of its
+rows learn those still.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ TARGET_DECAY = 0.8  # what is learned at one step of the grid reaches the next i
 LEAP = 5  # steps of the grid in a stride of DDIM: the teacher draws as well in ten as in fifty
 LATE = 299  # the last timestep of which the goal is the true picture
 OWN_SHARE = 0.5  # of those late rows that lie over a picture of the student's own
+HELD_SHARE = 0.5  # of the rows above LATE that learn an ending while others learn consistency
 OWN_GAPS = (6, 14)  # steps of the grid between that picture's noise and this, from and below
 
 
@@ -63,6 +65,10 @@ class Asked(NamedTuple):
     timesteps: Tensor  # [B]
     text: Tensor  # [B, L, D]
     w: Tensor  # [B], guidance - 1
+
+    def of(self, index: Tensor) -> Asked:
+        """Return the rows at `index`."""
+        return Asked(*(part[index] for part in self))
 
 
 def consistency(
@@ -183,7 +189,7 @@ class Endings(Lesson):
 
         How far off that step is varies with the strength and the number of steps.
         """
-        _, timesteps, text, w = (part[index] for part in asked)
+        _, timesteps, text, w = asked.of(index)
         gaps = torch.randint(*OWN_GAPS, timesteps.shape, device=timesteps.device)
         before = timesteps + gaps * diffusion.STRIDE
         x_before = self.noised(sample.doodles[index], sample, before)
@@ -195,8 +201,13 @@ class Endings(Lesson):
     def goal(self, asked: Asked, sample: Sample) -> Tensor:
         goal = sample.latents.clone()
         index = (asked.timesteps > LATE).nonzero()[:, 0]
-        goal[index] = self.end(Asked(*(part[index] for part in asked)), self.trunk_for(sample))
+        if len(index):
+            goal[index] = self.early_goal(asked.of(index), self.trunk_for(sample))
         return goal
+
+    def early_goal(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        """Return the goal [B, 4, h, w] of rows above LATE."""
+        return self.end(asked, trunk)
 
     def end(self, asked: Asked, trunk: Trunk | None) -> Tensor:
         """Return where the guide's trajectories through `asked` end [B, 4, h, w]."""
@@ -209,17 +220,22 @@ class Endings(Lesson):
             ends[index] = x
             going = then >= 0
             index = index[going]
-            asked = Asked(x[going], then[going], asked.text[going], asked.w[going])
+            asked = asked._replace(x_t=x, timesteps=then).of(going)
         return ends
 
 
-class Consistency(Guidance):
-    """The last lesson: to say the same all along a trajectory of the guided teacher."""
+class Consistency(Endings):
+    """The last lesson: to say the same all along a trajectory of the guide, which ends hold."""
 
-    @torch.no_grad()
-    def goal(self, asked: Asked, sample: Sample) -> Tensor:
-        """Return what the target says one grid step earlier on the teacher's trajectory."""
-        x_0, earlier = super().goal(asked, sample), asked.timesteps - diffusion.STRIDE
-        x_earlier = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, earlier)
-        there = asked._replace(x_t=x_earlier, timesteps=earlier)
-        return consistency(self.target, there, self.powers, self.trunk_for(sample))
+    def early_goal(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        goal = self.nearer(asked, trunk)
+        is_held = torch.rand(len(goal), device=goal.device) < HELD_SHARE
+        goal[is_held] = self.end(asked.of(is_held), trunk)
+        return goal
+
+    def nearer(self, asked: Asked, trunk: Trunk | None) -> Tensor:
+        """Return what the target says one step of the grid nearer to the picture."""
+        x_0 = consistency(self.guide, asked, self.powers, trunk)
+        then = asked.timesteps - diffusion.STRIDE
+        x = diffusion.ddim_step(asked.x_t, x_0, self.powers, asked.timesteps, then)
+        return consistency(self.target, asked._replace(x_t=x, timesteps=then), self.powers, trunk)

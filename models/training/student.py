@@ -45,12 +45,11 @@ def _lesson(folder: Path, stage: str, teacher: Teacher, student: UNet2DCondition
     """Return the lesson of a stage. Raises SystemExit where the one before it is missing."""
     if stage == GUIDED:
         return Guidance(teacher, student)
-    if stage == STUDENT:
-        return Consistency(teacher, student)
     guide = folder / f"{GUIDED}.safetensors"
     if not guide.exists():
         raise SystemExit(f"there is no net to follow to its ends: run --stage {GUIDED} first")
-    return Endings(teacher, student, load_student(guide))
+    kind = Consistency if stage == STUDENT else Endings
+    return kind(teacher, student, load_student(guide))
 
 
 class StudentRun:

@@ -15,6 +15,7 @@ from models.training.distill import (
     Endings,
     Guidance,
     Lesson,
+    consistency,
     guided_denoised,
 )  # fmt: skip
 from models.training.nets import GUIDANCE_WIDTH, build_scheduler
@@ -131,7 +132,9 @@ def _lesson(kind: type[Lesson], *, std: float = 0.0) -> Lesson:
     teacher = Teacher()
     torch.nn.init.normal_(teacher.trunk.exit.weight, std=std)
     student, guide = (student_from_teacher(teacher).eval() for _ in range(2))
-    return Endings(teacher, student, guide) if kind is Endings else kind(teacher, student)
+    if issubclass(kind, Endings):
+        return kind(teacher, student, guide)
+    return kind(teacher, student)
 
 
 @pytest.mark.parametrize("kind", [Guidance, Endings, Consistency])
@@ -192,6 +195,39 @@ def test_an_ending_is_where_ddim_leads() -> None:
                 v = lesson.guide(x, torch.tensor(at), text[one], timestep_cond=embedding).sample
                 x = scheduler.step(v, at, x).prev_sample
             torch.testing.assert_close(ends[one], x, rtol=1e-3, atol=1e-2)
+
+
+def test_a_consistent_student_says_what_it_would_a_step_nearer() -> None:
+    """The goal is the target's word at t - 20, where one step of diffusers' own DDIM leads."""
+    lesson = _lesson(Consistency)
+    assert isinstance(lesson, Consistency)
+    torch.nn.init.normal_(lesson.target.conv_out.weight, std=0.1)  # another net than its guide
+    text = lesson.teacher.read(_sample().tokens)
+    x_t, w, t = torch.randn(2, 4, 8, 8), torch.tensor([0.0, 6.0]), torch.tensor([519, 519])
+    scheduler = DDIMScheduler.from_config(build_scheduler().config, clip_sample=False)
+    scheduler.set_timesteps(50)
+    embedding = diffusion.guidance_embedding(w, GUIDANCE_WIDTH)
+    with torch.no_grad():
+        v = lesson.guide(x_t, t, text, timestep_cond=embedding).sample
+        there = Asked(scheduler.step(v, 519, x_t).prev_sample, t - 20, text, w)
+        wanted = consistency(lesson.target, there, lesson.powers)
+        nearer = lesson.nearer(Asked(x_t, t, text, w), None)
+    torch.testing.assert_close(nearer, wanted, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(("share", "method"), [(0.0, "nearer"), (1.0, "end")])
+def test_endings_hold_a_consistent_student(
+    monkeypatch: pytest.MonkeyPatch, share: float, method: str
+) -> None:
+    """So many rows above LATE learn where the trajectory ends, the others consistency."""
+    monkeypatch.setattr("models.training.distill.HELD_SHARE", share)
+    lesson = _lesson(Consistency)
+    torch.nn.init.normal_(lesson.target.conv_out.weight, std=0.1)
+    text = lesson.teacher.read(_sample().tokens)
+    asked = Asked(torch.randn(2, 4, 8, 8), torch.tensor([519, 999]), text, torch.zeros(2))
+    with torch.no_grad():
+        goal = lesson.goal(asked, _sample())
+        torch.testing.assert_close(goal, getattr(lesson, method)(asked, None))
 
 
 def test_late_rows_end_in_the_true_picture() -> None:
