@@ -8,7 +8,9 @@ from models.training.bank import Shape
 
 SMALL = "128x128"
 LARGE = "512x512"
-WIDE = ("512x640", "640x512", "640x640", "512x1024", "1024x512", "640x1024", "1024x640")
+SERVED = (
+    "512x640", "640x512", "640x640", "512x1024", "1024x512", "640x1024", "1024x640", "1024x1024",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Step:
 
 def _served(chunks: int, scenes: int, weight: float) -> str:
     """Return the diet of the shapes that are served beside 512 x 512."""
-    return ",".join(f"{shape}:{chunks}:{scenes}:{weight / len(WIDE)}" for shape in WIDE)
+    return ",".join(f"{shape}:{chunks}:{scenes}:{weight / len(SERVED)}" for shape in SERVED)
 
 
 def recipe(*, large: bool) -> list[Step]:
@@ -70,7 +72,7 @@ def recipe(*, large: bool) -> list[Step]:
         Step("teacher", 0.06, every),
         Step("guided", 0.05, f"{small}:0.5,{big}:0.5"),
         Step("ended", 0.1, f"{small}:0.5,{big}:0.35,{wide}"),
-        Step("student", 0.01, f"{small}:0.5,{big}:0.35,{wide}"),
-        Step("lora", 0.04, served),
+        Step("student", 0.02, f"{small}:0.5,{big}:0.35,{wide}"),
+        Step("lora", 0.03, served),
         Step("export", 0.0, served),
     ]
