@@ -223,8 +223,8 @@ def _sureness(
 def distances(bench: Bench, shape: tuple[int, int] = (512, 512)) -> list[Row]:
     """Compare Frechet distances of the student and the teacher to true renders.
 
-    At the size that is served: at 256 x 256, which neither has learned to draw, the distance tells
-    how both fail there. Beside them stand the true renders, mirrored: as good a picture of every
+    At a size that is served: at one that was not learned, the distance tells how both fail there.
+    Beside them stand the true renders, mirrored: as good a picture of every
     prompt as the true one, so that no model can be expected to come nearer.
     """
     name = "Frechet distance: student 4 / teacher 50 / teacher 4 / true renders mirrored"
