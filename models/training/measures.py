@@ -224,8 +224,8 @@ def distances(bench: Bench, shape: tuple[int, int] = (512, 512)) -> list[Row]:
     """Compare Frechet distances of the student and the teacher to true renders.
 
     At a size that is served: at one that was not learned, the distance tells how both fail there.
-    Beside them stand the true renders, mirrored: pictures of the same prompts by the same hand. They
-    are a yardstick and no bound, since hatching and light are mirrored with the things.
+    Beside them stand the true renders, mirrored: pictures of the same prompts by the same hand.
+    They are a yardstick and no bound, since hatching and light are mirrored with the things.
     """
     name = "Frechet distance: student 4 / teacher 50 / teacher 4 / true renders mirrored"
     if not is_taught(bench.work):
