@@ -228,9 +228,11 @@ class Consistency(Endings):
     """The last lesson: to say the same all along a trajectory of the guide, which ends hold."""
 
     def early_goal(self, asked: Asked, trunk: Trunk | None) -> Tensor:
-        goal = self.nearer(asked, trunk)
+        goal = asked.x_t.clone()
         is_held = torch.rand(len(goal), device=goal.device) < HELD_SHARE
-        goal[is_held] = self.end(asked.of(is_held), trunk)
+        for chosen, goal_of in ((is_held, self.end), (~is_held, self.nearer)):
+            if chosen.any():
+                goal[chosen] = goal_of(asked.of(chosen), trunk)
         return goal
 
     def nearer(self, asked: Asked, trunk: Trunk | None) -> Tensor:
