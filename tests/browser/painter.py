@@ -106,6 +106,7 @@ class Painter:
         A test then has the engine to itself, and no late picture changes what it looks at.
         """
         self.page.click("#pause")
+        self.page.wait_for_timeout(100)  # a frame that left just before is told of in the meantime
         self.wait_for(lambda: not self.pending)
 
     def pixel(self, canvas: str, x: float, y: float) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -261,38 +262,69 @@ def test_a_late_picture_is_not_shown_over_a_newer_one(browser: Browser, service:
     courier.is_late = True
     painter.stroke((0.1, 0.1), (0.9, 0.1))
     painter.wait_for(lambda: len(courier.held) == 2)
-    assert painter.look("result") == first
     painter.stroke((0.1, 0.9), (0.9, 0.9))
     painter.wait_for_change("result", first)
+    painter.wait_for(lambda: courier.is_idle)
     newest = painter.look("result")
-    painter.wait_for(lambda: courier.has_delivered)
+    courier.deliver()
     page.wait_for_timeout(500)
+    assert courier.held[1] != courier.newest
     assert painter.look("result") == newest
     context.close()
 
 
 class Courier:
-    """Carries the service's messages, but keeps one result back until its successor is there."""
+    """Carries what page and service tell each other; one result is kept back until asked for."""
+
+    IDLE_S = 3.0
+    """The page sends the last of a stroke within this time, however slow the machine is."""
 
     def __init__(self) -> None:
         self.is_late = False
         self.held: list[str | bytes] = []  # a result and its picture
-        self.has_delivered = False
+        self.newest: bytes | None = None  # of the pictures delivered in time
+        self._unanswered: set[int] = set()
+        self._carried_at = 0.0
 
     def carry(self, page: WebSocketRoute) -> None:
+        self._page = page
         server = page.connect_to_server()
 
+        def send(message: str | bytes) -> None:
+            self._note(message)
+            server.send(message)
+
         def forward(message: str | bytes) -> None:
+            self._note(message)
             if self._must_wait(message):
                 self.held.append(message)
                 return
             page.send(message)
-            if isinstance(message, bytes) and len(self.held) == 2 and not self.has_delivered:
-                self.has_delivered = True
-                for late in self.held:
-                    page.send(late)
+            if isinstance(message, bytes):
+                self.newest = message
 
+        page.on_message(send)
         server.on_message(forward)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all frames have their answers, and no other one has left for a while."""
+        return not self._unanswered and time.monotonic() - self._carried_at > self.IDLE_S
+
+    def deliver(self) -> None:
+        """Hand over what was kept back."""
+        for late in self.held:
+            self._page.send(late)
+
+    def _note(self, message: str | bytes) -> None:
+        self._carried_at = time.monotonic()
+        if isinstance(message, bytes):
+            return
+        told = json.loads(message)
+        if told["type"] == "frame":
+            self._unanswered.add(told["id"])
+        else:
+            self._unanswered.discard(told.get("id"))
 
     def _must_wait(self, message: str | bytes) -> bool:
         if isinstance(message, bytes):

@@ -86,6 +86,7 @@ export class Live extends EventTarget {
     const fields = toFields(this.#settings.values, route);
     this.#pacer.sent(performance.now(), { settling: kind === "settle" });
     const blob = await this.#drawing.toJpeg();
+    if (this.isPaused) return this.#answered(); // meanwhile; once that ends, all is sent anew
     const told = this.routesDiffer ? { ...fields, route } : fields;
     const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), told);
     if (print === this.#lastPrint) {

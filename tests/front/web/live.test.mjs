@@ -123,6 +123,22 @@ test("nothing is sent while paused or without a connection, and all of it afterw
   await until(() => transport.frames.length === 2);
 });
 
+test("a frame that is being encoded when a pause begins is kept back until its end", async () => {
+  const { drawing, transport, live } = painted();
+  const encode = [];
+  drawing.toJpeg = () => new Promise((resolve) => encode.push(() => resolve(new Blob(["one"]))));
+  drawing.draw("one");
+  await until(() => encode.length === 1);
+  live.pause(true);
+  encode[0]();
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  assert.equal(transport.frames.length, 0);
+  live.pause(false);
+  await until(() => encode.length === 2);
+  encode[1]();
+  await until(() => transport.frames.length === 1);
+});
+
 test("a picture asked for by a button is not replaced by an older frame, nor by settling", async () => {
   const { drawing, transport, live, shown } = painted({ steps: 12 });
   drawing.draw("one");
