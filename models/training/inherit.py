@@ -3,7 +3,7 @@
 The work folder outlives no machine, the repository does. The autoencoder is taken up whole. The
 student's UNet becomes a teacher again: its guidance is folded in at w = 0, where a distilled net
 follows the unguided trajectory, and the teacher's own loss soon makes a mean of what was an end.
-Distillation then begins from that teacher; adapters are trained on, and an export is made of, the
+Distillation then begins from that teacher; the adversarial lesson, adapters and an export take the
 student as it is.
 """
 
@@ -33,7 +33,7 @@ def inherit(pocket: Path, work: Path) -> None:
 
 
 def inherit_student(pocket: Path, work: Path) -> None:
-    """Write the shipped student as the state of one, where `work` has none to adapt or export."""
+    """Write the shipped student as the state of one, where `work` has none to go on with."""
     if latest_student(work) or not (pocket / "model_index.json").exists():
         return
     _save(

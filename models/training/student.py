@@ -8,9 +8,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
+from models.training.checkpoint import Average, load_state, part, prefixed, save_state
 from models.training.distill import Consistency, Endings, Guidance, Lesson
-from models.training.loop import fit
 from models.training.muon import Muon
 from models.training.nets import build_unet
 from models.training.teacher import Mixture, Teacher, load_teacher
@@ -41,54 +40,94 @@ def load_student(path: Path) -> UNet2DConditionModel:
     return student
 
 
-def _lesson(folder: Path, stage: str, teacher: Teacher, student: UNet2DConditionModel) -> Lesson:
-    """Return the lesson of a stage. Raises SystemExit where the one before it is missing."""
-    if stage == GUIDED:
-        return Guidance(teacher, student)
-    guide = folder / f"{GUIDED}.safetensors"
-    if not guide.exists():
-        raise SystemExit(f"there is no net to follow to its ends: run --stage {GUIDED} first")
-    kind = Consistency if stage == STUDENT else Endings
-    return kind(teacher, student, load_student(guide))
+class StudentState:
+    """The student's parameters and their average, as they lie in the work folder.
 
-
-class StudentRun:
-    """A lesson: from its own state, or from that of the one before it, or from the teacher.
-
-    Guidance leaves a net of its own, which the endings are asked of.
+    Guidance leaves a net of its own, which the endings are asked of; each lesson goes on from its
+    own state, or from that of the one before it, or from the teacher.
     """
+
+    def __init__(self, folder: Path, teacher: Teacher, stage: str) -> None:
+        self.path = folder / f"{GUIDED if stage == GUIDED else STUDENT}.safetensors"
+        self.student, self.seen = student_from_teacher(teacher), 0
+        self.average = Average(self.student, 0.998)
+        source = self.path if stage == GUIDED else latest_student(folder)
+        if source is not None and source.exists():
+            state, facts = load_state(source)
+            self.student.load_state_dict(part(state, "weights."))
+            self.average.restart(part(state, "average."), 300)
+            self.seen = int(facts["seen"])
+
+    def learned(self, rows: int) -> None:
+        """Count a step that learned from so many rows."""
+        self.average.update(self.student)
+        self.seen += rows
+
+    def save(self) -> None:
+        tensors = prefixed("weights.", self.student.state_dict())
+        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
+
+
+class LessonRun:
+    """A lesson in progress; what a step of it is, its kinds tell."""
+
+    def __init__(
+        self, folder: Path, stage: str, mixture: Mixture, device: torch.device, team: Team
+    ) -> None:
+        self.name, self.mixture, self.team = stage, mixture, team
+        teacher = load_teacher(folder)
+        self.state = StudentState(folder, teacher, stage)
+        self.student = self.state.student
+        self.lesson = self.build_lesson(folder, teacher).to(device)
+        self.state.average.to(device)
+        for net in self.lesson.modules():
+            if isinstance(net, UNet2DConditionModel):
+                net.to(memory_format=torch.channels_last)
+        team.seed(self.seen + 2)
+        self.lot = torch.Generator().manual_seed(self.seen + 2)
+
+    def build_lesson(self, folder: Path, teacher: Teacher) -> Lesson:
+        """Return the lesson. Raises SystemExit where the one before it is missing."""
+        raise NotImplementedError
+
+    def step(self, factor: float) -> Tensor:
+        """Learn from one batch at `factor` of the full learning rate; return the loss."""
+        raise NotImplementedError
+
+    @property
+    def seen(self) -> int:
+        """How many pictures it has learned from, all runs together."""
+        return self.state.seen
+
+    def save(self) -> None:
+        self.state.save()
+        self.mixture.refresh()
+
+
+class StudentRun(LessonRun):
+    """Guidance, endings or consistency."""
 
     def __init__(
         self,
         folder: Path,
         mixture: Mixture,
         device: torch.device,
-        rate: float,
+        rate: float = 5e-4,
         team: Team = ALONE,
         *,
         stage: str = STUDENT,
     ) -> None:
-        self.name = stage
-        self.path = folder / f"{GUIDED if stage == GUIDED else STUDENT}.safetensors"
-        self.mixture, self.rate, self.team, self.seen = mixture, rate, team, 0
-        teacher = load_teacher(folder)
-        self.student = student_from_teacher(teacher)
-        state: dict[str, Tensor] = {}
-        source = self.path if stage == GUIDED else latest_student(folder)
-        if source is not None and source.exists():
-            state, facts = load_state(source)
-            self.student.load_state_dict(part(state, "weights."))
-            self.seen = int(facts["seen"])
-        self.lesson = _lesson(folder, stage, teacher, self.student).to(device)
-        for net in self.lesson.modules():
-            if isinstance(net, UNet2DConditionModel):
-                net.to(memory_format=torch.channels_last)
-        self.average = Average(self.student, 0.998)
-        if state:
-            self.average.restart(part(state, "average."), 300)
-        team.seed(self.seen + 2)
-        self.lot = torch.Generator().manual_seed(self.seen + 2)
-        self.optimizer = Muon(self.student)
+        super().__init__(folder, stage, mixture, device, team)
+        self.rate, self.optimizer = rate, Muon(self.student)
+
+    def build_lesson(self, folder: Path, teacher: Teacher) -> Lesson:
+        if self.name == GUIDED:
+            return Guidance(teacher, self.student)
+        guide = folder / f"{GUIDED}.safetensors"
+        if not guide.exists():
+            raise SystemExit(f"there is no net to follow to its ends: run --stage {GUIDED} first")
+        kind = Consistency if self.name == STUDENT else Endings
+        return kind(teacher, self.student, load_student(guide))
 
     def step(self, factor: float) -> Tensor:
         sample = self.mixture.draw(self.lot)
@@ -99,27 +138,5 @@ class StudentRun:
         nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step(self.rate * factor)
         self.lesson.follow()
-        self.average.update(self.student)
-        self.seen += len(sample.latents)
+        self.state.learned(len(sample.latents))
         return loss
-
-    def save(self) -> None:
-        tensors = prefixed("weights.", self.student.state_dict())
-        save_state(self.path, tensors | prefixed("average.", self.average.shadow), seen=self.seen)
-        self.mixture.refresh()
-
-
-def train_student(
-    folder: Path,
-    mixture: Mixture,
-    *,
-    device: torch.device,
-    minutes: float,
-    rate: float = 5e-4,
-    decay: float = 0.3,
-    team: Team = ALONE,
-    stage: str = STUDENT,
-) -> None:
-    """Learn one lesson for `minutes`."""
-    run = StudentRun(folder, mixture, device, rate, team, stage=stage)
-    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=200, team=team)

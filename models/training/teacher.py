@@ -10,8 +10,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from models.training import diffusion
 from models.training.bank import Bank, Sample
-from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
-from models.training.loop import fit
+from models.training.checkpoint import Average, load_state, part, prefixed, save_state
 from models.training.muon import Muon
 from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet, predict
 from models.training.precision import mixed
@@ -172,7 +171,7 @@ class TeacherRun:
         folder: Path,
         mixture: Mixture,
         device: torch.device,
-        rate: float,
+        rate: float = 2e-3,
         team: Team = ALONE,
     ) -> None:
         self.state, self.team = TeacherState(folder), team
@@ -212,18 +211,3 @@ class TeacherRun:
     def save(self) -> None:
         self.state.save()
         self.mixture.refresh()
-
-
-def train_teacher(
-    folder: Path,
-    mixture: Mixture,
-    *,
-    device: torch.device,
-    minutes: float,
-    rate: float = 2e-3,
-    decay: float = 0.3,
-    team: Team = ALONE,
-) -> None:
-    """Train for `minutes` from the saved state, or from nothing."""
-    run = TeacherRun(folder, mixture, device, rate, team)
-    fit(run, Budget(minutes, warmup_steps=100, decay=decay), save_every=250, team=team)

@@ -15,20 +15,23 @@ from pathlib import Path
 
 import torch
 
+from models.training.adversarial import ADVERSARIAL, AdversarialRun
 from models.training.autoencoder import load_autoencoder, train_autoencoder
 from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Budget
 from models.training.export import export, folder_megabytes
 from models.training.inherit import inherit, inherit_student
+from models.training.loop import Run, fit
 from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
-from models.training.student import ENDED, GUIDED, STUDENT, train_student
-from models.training.teacher import Mixture, is_taught, train_teacher
+from models.training.student import ENDED, GUIDED, STUDENT, StudentRun
+from models.training.teacher import Mixture, TeacherRun, is_taught
 from models.training.team import Team, run_together
 
 STAGES = (
-    "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, "lora", "export",
+    "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, ADVERSARIAL, "lora",
+    "export",
 )  # fmt: skip
 POCKET = Path(__file__).parents[1] / "pocket"
 
@@ -74,9 +77,10 @@ def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture
     return Mixture([bank for bank, _ in filled], [weight for _, weight in filled], base)
 
 
-_LARGE_STAGES: dict[str, Callable[..., None]] = {
-    "teacher": train_teacher,
-    **{stage: partial(train_student, stage=stage) for stage in (GUIDED, ENDED, STUDENT)},
+_LARGE_STAGES: dict[str, Callable[..., Run]] = {
+    "teacher": TeacherRun,
+    **{stage: partial(StudentRun, stage=stage) for stage in (GUIDED, ENDED, STUDENT)},
+    ADVERSARIAL: AdversarialRun,
 }
 
 
@@ -86,9 +90,10 @@ def _run_large_stage(
     """Run a member's part of the teacher's or the student's training."""
     device = torch.device(args.device)
     mixture = _mixture(args.work, diet, args.batch, device)
-    train = _LARGE_STAGES[stage]
     rate = {"rate": args.rate} if args.rate else {}
-    train(args.work, mixture, device=device, minutes=minutes, decay=args.decay, team=team, **rate)
+    run = _LARGE_STAGES[stage](args.work, mixture, device, team=team, **rate)
+    budget = Budget(minutes, warmup_steps=100, decay=args.decay)
+    fit(run, budget, save_every=200, team=team)
 
 
 def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -> None:
@@ -127,6 +132,8 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
         export(args.work, args.pocket)
         print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")
     else:
+        if stage == ADVERSARIAL:
+            inherit_student(args.pocket, args.work)
         size = args.processes or (1 if device.type != "cpu" else min(4, os.cpu_count() or 1))
         run_together(size, _run_large_stage, stage, minutes, diet, args)
 

@@ -34,7 +34,7 @@ from models.training.sampling import load_pipeline, refine
 from models.training.student import student_from_teacher
 from models.training.teacher import Teacher, load_teacher
 from models.training.tokens import tokenize
-from models.training.train import POCKET, main
+from models.training.train import POCKET, STAGES, main
 from models.training.world import draw_scene
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     monkeypatch.setattr("models.training.autoencoder.SHARES", (0.5, 0.5))
     seen: list[dict[str, int]] = []
     for _ in range(2):
-        for stage in ("autoencoder", "bank", "reading", "teacher", "guided", "ended", "student"):
+        for stage in STAGES[: STAGES.index("lora")]:
             run(monkeypatch, tmp_path, "--stage", stage, "--minutes", "0.01")
         states = ("autoencoder", "teacher", "student")
         facts = {name: load_state(tmp_path / f"{name}.safetensors")[1] for name in states}

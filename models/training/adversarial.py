@@ -1,0 +1,175 @@
+"""Stage 5, the last lesson: pictures that a critic cannot tell from true ones.
+
+Where the noise leaves something open, the lessons before this one are met best by a mean of all
+that it could be, and the mean of edges is soft. So the student rehearses the steps of a request,
+on its own pictures of a doodle, and what it says at one of them is held against the true picture
+and shown to a critic, who knows how pictures look and not which one it should be (adversarial
+distillation: Sauer et al. 2023, arXiv 2311.17042; of a request's later steps: Yin et al. 2024,
+arXiv 2405.14867, sections 4.3 and 4.4).
+
+What a picture shows is decided under more noise, and stays as it was: rows above LATEST are held to
+what the student said before the lesson.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from models.training import diffusion
+from models.training.bank import Sample
+from models.training.critic import Critic, disapproval, mistakes
+from models.training.distill import Asked, Lesson, consistency, huber
+from models.training.precision import mixed
+from models.training.student import STUDENT, LessonRun
+from models.training.teacher import Mixture, Teacher
+from models.training.team import ALONE, Team
+
+ADVERSARIAL = "adversarial"  # the stage
+LATEST = 479  # timestep: the second of four steps at strength 0.6 stands at 459
+REHEARSED = 0.5  # of rows; the others stand anywhere, as in the lessons before
+STRENGTHS = (0.4, 0.5, 0.6, 0.6, 0.7, 0.8)
+STEPS = (3, 4, 4, 4, 6)
+PULL = 1.0  # of the critic, in units of the true picture's
+CRITIC_RATE = 4e-4
+ALONE_STEPS = 60  # in which the critic learns alone, to have something to say
+BETAS = (0.5, 0.99)  # a long memory of a critic that has changed its mind leads astray
+
+
+def request_timesteps(strength: float, steps: int) -> list[int]:
+    """Return the timesteps of a request, from the noisiest on, as diffusers' LCMScheduler has them.
+
+    The last round(50 * strength) points of the distilled grid, evenly thinned out.
+    """
+    many = round(diffusion.GRID * strength)
+    indices = [many - 1 - step * many // steps for step in range(steps)]
+    return [(index + 1) * diffusion.STRIDE - 1 for index in indices]
+
+
+def _one_of(values: tuple[float, ...]) -> float:
+    """Draw by torch's lot, which members of a team have of their own."""
+    return values[int(torch.randint(len(values), ()))]
+
+
+class Adversarial(Lesson):
+    """What is asked in the steps of requests, and what of the student must stay."""
+
+    def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
+        super().__init__(teacher, student)
+        self.before = copy.deepcopy(self.target)
+
+    @torch.no_grad()
+    def ask(self, sample: Sample) -> Asked:
+        asked = super().ask(sample)
+        index = torch.arange(max(1, round(REHEARSED * len(asked.x_t))), device=asked.x_t.device)
+        request = request_timesteps(_one_of(STRENGTHS), int(_one_of(STEPS)))
+        ends = [step for step, timestep in enumerate(request) if timestep <= LATEST]
+        request = request[: int(_one_of(tuple(ends))) + 1]
+        asked.x_t[index] = self.rehearsed(asked.of(index), sample, request)
+        asked.timesteps[index] = request[-1]
+        return asked
+
+    def rehearsed(self, asked: Asked, sample: Sample, request: list[int]) -> Tensor:
+        """Return x_t [B, 4, h, w] at the last timestep of a request, from the doodles on."""
+        pictures = sample.doodles[: len(asked.x_t)]
+        for timestep in request:
+            timesteps = torch.full_like(asked.timesteps, timestep)
+            x_t = self.noised(pictures, sample, timesteps)
+            if timestep != request[-1]:
+                step = asked._replace(x_t=x_t, timesteps=timesteps)
+                pictures = consistency(self.target, step, self.powers, self.trunk_for(sample))
+        return x_t
+
+    @torch.no_grad()
+    def goal(self, asked: Asked, sample: Sample) -> Tensor:
+        goal = sample.latents.clone()
+        held = (asked.timesteps > LATEST).nonzero()[:, 0]
+        if len(held):
+            trunk = self.trunk_for(sample)
+            goal[held] = consistency(self.before, asked.of(held), self.powers, trunk)
+        return goal
+
+
+class AdversarialRun(LessonRun):
+    """The lesson in progress: critic and student learn in turn, of the same rows."""
+
+    lesson: Adversarial
+
+    def __init__(
+        self,
+        folder: Path,
+        mixture: Mixture,
+        device: torch.device,
+        rate: float = 1e-4,
+        team: Team = ALONE,
+    ) -> None:
+        super().__init__(folder, ADVERSARIAL, mixture, device, team)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # all of a team begin with the same critic
+            self.critic = Critic().to(device)
+        self.rate, self.steps = rate, 0
+        self.optimizer, self.critic_optimizer = (
+            torch.optim.AdamW(net.parameters(), lr, betas=BETAS, weight_decay=0.0)
+            for net, lr in ((self.student, rate), (self.critic, CRITIC_RATE))
+        )
+
+    def build_lesson(self, folder: Path, teacher: Teacher) -> Lesson:
+        if not (folder / f"{STUDENT}.safetensors").exists():
+            raise SystemExit(f"there is no student to finish: run --stage {STUDENT} first")
+        return Adversarial(teacher, self.student)
+
+    def step(self, factor: float) -> Tensor:
+        drawn = self.mixture.draw(self.lot)
+        sample = drawn.share(self.team)
+        is_heard = self.steps >= ALONE_STEPS
+        with mixed(sample.latents.device):
+            asked = self.lesson.ask(sample)
+            goal = self.lesson.goal(asked, sample)
+            with torch.set_grad_enabled(is_heard):
+                trunk = self.lesson.trunk_for(sample)
+                guess = consistency(self.student, asked, self.lesson.powers, trunk)
+        late = (asked.timesteps <= LATEST).nonzero()[:, 0]
+        prompts = asked.text[late, -1]  # the encoder is causal: the last state has read all
+        self.teach_critic(guess.detach()[late], goal[late], prompts)
+        if is_heard:
+            self.teach_student(guess, self.pulls(guess.detach(), goal, late, prompts), factor)
+        self.state.learned(len(drawn.latents))
+        self.steps += 1
+        return huber(guess.detach(), goal)
+
+    def teach_critic(self, made: Tensor, true: Tensor, prompts: Tensor) -> None:
+        """Let the critic learn to tell latents [B, 4, h, w] that were made from true ones."""
+        with mixed(made.device):
+            loss = mistakes(self.critic, made, true, prompts)
+        self.critic_optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.team.average_gradients(self.critic.parameters())
+        self.critic_optimizer.step()
+
+    def pulls(self, guess: Tensor, goal: Tensor, late: Tensor, prompts: Tensor) -> Tensor:
+        """Return the gradient [B, 4, h, w] of a guess: away from its goal, and from approval.
+
+        The critic pulls at the `late` rows, PULL times as strongly as their goals.
+        """
+        guess = guess.requires_grad_()
+        (from_goal,) = torch.autograd.grad(huber(guess, goal), guess)
+        with mixed(guess.device):
+            loss = disapproval(self.critic, guess[late], prompts)
+        (from_approval,) = torch.autograd.grad(loss, guess)
+        share = PULL * from_goal[late].norm() / from_approval.norm().clamp_min(1e-12)
+        return from_goal + share * from_approval
+
+    def teach_student(self, guess: Tensor, pulls: Tensor, factor: float) -> None:
+        """Let the student learn by the gradient [B, 4, h, w] of its guess."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        self.optimizer.zero_grad()
+        torch.autograd.backward(guess, pulls)
+        self.team.average_gradients(self.student.parameters())
+        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.lesson.follow()
