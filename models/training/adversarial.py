@@ -161,7 +161,8 @@ class AdversarialRun(LessonRun):
             loss = disapproval(self.critic, guess[late], prompts)
         (from_approval,) = torch.autograd.grad(loss, guess)
         share = PULL * from_goal[late].norm() / from_approval.norm().clamp_min(1e-12)
-        return from_goal + share * from_approval
+        pulls: Tensor = from_goal + share * from_approval
+        return pulls
 
     def teach_student(self, guess: Tensor, pulls: Tensor, factor: float) -> None:
         """Let the student learn by the gradient [B, 4, h, w] of its guess."""

@@ -221,35 +221,36 @@ def _sureness(
 
 
 def distances(bench: Bench, shape: tuple[int, int] = (512, 512)) -> list[Row]:
-    """Compare Frechet distances of the student and the teacher to true renders.
+    """Compare Frechet distances of the student and the teacher, if one is at hand, to true renders.
 
     At a size that is served: at one that was not learned, the distance tells how both fail there.
     Beside them stand the true renders, mirrored: pictures of the same prompts by the same hand.
     They are a yardstick and no bound, since hatching and light are mirrored with the things.
     """
-    name = "Frechet distance: student 4 / teacher 50 / teacher 4 / true renders mirrored"
-    if not is_taught(bench.work):
-        return [Row(name, "not measured: no teacher has learned here", "< 1.5 x, < half", "same")]
     many = len(STYLES) * max(6, bench.count // 2)
     scenes = single_scenes(HELD_OUT_SEEDS + 6000, many)
     styles = [STYLES[n % len(STYLES)] for n in range(many)]
     true = torch.cat([render([s], y, shape) for s, y in zip(scenes, styles, strict=True)])
     prompts = [caption(s, y) for s, y in zip(scenes, styles, strict=True)]
-    teacher = load_teacher(bench.work).eval()
     vae = bench.pipeline.vae
     canvas = grey_canvas(1, shape).expand(many, -1, -1, -1)
-    sets = [
-        refine(bench.pipeline, prompts, canvas, strength=1, guidance=GUIDANCE),
-        *(
-            sample_teacher(teacher, vae, prompts, shape, steps=steps, guidance=GUIDANCE)
-            for steps in (50, 4)
-        ),
-        true.flip(-1),
-    ]
+    sets = {
+        "student 4": refine(bench.pipeline, prompts, canvas, strength=1, guidance=GUIDANCE),
+        "true renders mirrored": true.flip(-1),
+    }
+    if is_taught(bench.work):
+        teacher = load_teacher(bench.work).eval()
+        for steps in (50, 4):
+            sets[f"teacher {steps}"] = sample_teacher(
+                teacher, vae, prompts, shape, steps=steps, guidance=GUIDANCE
+            )
     real = bench.judge(true).features
-    far = [frechet(bench.judge(made).features, real) for made in sets]
-    told = f"{' / '.join(f'{d:.1f}' for d in far)} ({many} pictures each)"
-    return [Row(name, told, "< 1.5 x teacher 50, < half of teacher 4", "same")]
+    far = {name: frechet(bench.judge(made).features, real) for name, made in sets.items()}
+    told = ", ".join(f"{name} {distance:.1f}" for name, distance in far.items())
+    if "teacher 4" not in far:
+        told += "; no teacher has learned here"
+    target = "student < 1.5 x teacher 50, < half of teacher 4"
+    return [Row("Frechet distance", f"{told} ({many} pictures each)", target, "same")]
 
 
 def nine_shapes(bench: Bench) -> list[Row]:

@@ -111,7 +111,7 @@ def test_a_critic_learns_to_tell_and_hears_the_prompt() -> None:
     assert mistakes(critic, made, true, prompts).item() == pytest.approx(2, abs=0.5)
     for _ in range(150):
         optimizer.zero_grad()
-        mistakes(critic, made, true, prompts).backward()
+        torch.autograd.backward(mistakes(critic, made, true, prompts))
         optimizer.step()
     with torch.no_grad():
         assert mistakes(critic, made, true, prompts) < 1
