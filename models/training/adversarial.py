@@ -20,10 +20,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.training import diffusion
+from models.lcm import LCMSchedule, timesteps
 from models.training.bank import Sample
 from models.training.critic import Critic, disapproval, mistakes
 from models.training.distill import Asked, Lesson, consistency, huber
+from models.training.nets import build_scheduler
 from models.training.precision import mixed
 from models.training.student import STUDENT, LessonRun
 from models.training.teacher import Mixture, Teacher
@@ -40,16 +41,6 @@ ALONE_STEPS = 60  # in which the critic learns alone, to have something to say
 BETAS = (0.5, 0.99)  # a long memory of a critic that has changed its mind leads astray
 
 
-def request_timesteps(strength: float, steps: int) -> list[int]:
-    """Return the timesteps of a request, from the noisiest on, as diffusers' LCMScheduler has them.
-
-    The last round(50 * strength) points of the distilled grid, evenly thinned out.
-    """
-    many = round(diffusion.GRID * strength)
-    indices = [many - 1 - step * many // steps for step in range(steps)]
-    return [(index + 1) * diffusion.STRIDE - 1 for index in indices]
-
-
 def _one_of(values: tuple[float, ...]) -> float:
     """Draw by torch's lot, which members of a team have of their own."""
     return values[int(torch.randint(len(values), ()))]
@@ -61,12 +52,13 @@ class Adversarial(Lesson):
     def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
         super().__init__(teacher, student)
         self.before = copy.deepcopy(self.target)
+        self.schedule = LCMSchedule.from_config(build_scheduler().config)
 
     @torch.no_grad()
     def ask(self, sample: Sample) -> Asked:
         asked = super().ask(sample)
         index = torch.arange(max(1, round(REHEARSED * len(asked.x_t))), device=asked.x_t.device)
-        request = request_timesteps(_one_of(STRENGTHS), int(_one_of(STEPS)))
+        request = timesteps(self.schedule, int(_one_of(STEPS)), _one_of(STRENGTHS))
         ends = [step for step, timestep in enumerate(request) if timestep <= LATEST]
         request = request[: int(_one_of(tuple(ends))) + 1]
         asked.x_t[index] = self.rehearsed(asked.of(index), sample, request)
@@ -77,10 +69,10 @@ class Adversarial(Lesson):
         """Return x_t [B, 4, h, w] at the last timestep of a request, from the doodles on."""
         pictures = sample.doodles[: len(asked.x_t)]
         for timestep in request:
-            timesteps = torch.full_like(asked.timesteps, timestep)
-            x_t = self.noised(pictures, sample, timesteps)
+            now = torch.full_like(asked.timesteps, timestep)
+            x_t = self.noised(pictures, sample, now)
             if timestep != request[-1]:
-                step = asked._replace(x_t=x_t, timesteps=timesteps)
+                step = asked._replace(x_t=x_t, timesteps=now)
                 pictures = consistency(self.target, step, self.powers, self.trunk_for(sample))
         return x_t
 

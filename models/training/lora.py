@@ -163,7 +163,9 @@ class LoraRun:
         save_state(self.path, {PREFIX + name: value for name, value in factors.items()})
 
 
-def train_loras(folder: Path, *, device: torch.device, minutes: float, rate: float = 4e-3) -> None:
+def train_loras(
+    folder: Path, *, device: torch.device, minutes: float, rate: float = 1.2e-3
+) -> None:
     """Train the adapter of each style for its share of `minutes`."""
     for style in LORA_STYLES:
         run = LoraRun(folder, style, device, rate)

@@ -13,29 +13,19 @@ from models.training.adversarial import (
     LATEST,
     Adversarial,
     AdversarialRun,
-    request_timesteps,
 )
 from models.training.autoencoder import build_autoencoder
 from models.training.bank import Bank, Sample, fill_bank
 from models.training.checkpoint import Budget, prefixed, save_state
 from models.training.critic import SPEAKING, Critic, disapproval, mistakes
 from models.training.distill import Asked, consistency, huber
-from models.training.nets import TEXT_WIDTH, build_scheduler
+from models.training.nets import TEXT_WIDTH
 from models.training.student import student_from_teacher
 from models.training.teacher import Mixture, Teacher
 from models.training.tokens import tokenize
 
 CPU = torch.device("cpu")
 ROWS = 8
-
-
-@pytest.mark.parametrize("strength", [0.4, 0.5, 0.6, 0.7, 0.8])
-@pytest.mark.parametrize("steps", [3, 4, 6])
-def test_a_rehearsal_has_the_timesteps_of_a_request(strength: float, steps: int) -> None:
-    """They are those of diffusers' own scheduler, for every strength and number of steps."""
-    scheduler = build_scheduler()
-    scheduler.set_timesteps(steps, original_inference_steps=diffusion.GRID, strength=strength)
-    assert request_timesteps(strength, steps) == scheduler.timesteps.tolist()
 
 
 def _sample() -> Sample:
