@@ -372,19 +372,20 @@ def test_the_request_id_is_echoed_when_it_is_harmless(
 
 def test_the_deadline_can_be_shortened(api: Api, engine: FakeEngineClient) -> None:
     """`X-Request-Timeout-Ms` bounds the request: 504, and the engine is told to stop."""
+    deadline_s = 1.5  # a busy machine must have come to the engine by then
     engine.is_open.clear()
     before = engine.num_aborted
     try:
         response = api.http.post(
             ROUTES[0],
             json={"imageDataUrl": PICTURE, "prompt": ""},
-            headers={"x-request-timeout-ms": "300"},
+            headers={"x-request-timeout-ms": f"{1000 * deadline_s:.0f}"},
         )
     finally:
         engine.is_open.set()
     api.refused(response, 504, "deadline-exceeded")
     assert engine.num_aborted == before + 1
-    assert engine.asked[-1][2] < 0.3
+    assert engine.asked[-1][2] < deadline_s
     for value in ("0", "-5", "soon", "1e3", ""):
         response = api.http.post(ROUTES[0], json={}, headers={"x-request-timeout-ms": value})
         api.refused(response, 400, "bad-request")
