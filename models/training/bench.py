@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from models.styles import load_styles
 from models.training.judges import HELD_OUT_SEEDS, Judge, single_scenes
 from models.training.palette import COLOUR_NAMES
-from models.training.world import KINDS, Scene
+from models.training.world import KINDS, Scene, draw_scene
 
 GUIDANCE = 6.0
 
@@ -56,6 +57,15 @@ def asked_scenes(count: int, seed: int) -> list[Scene]:
         for n, s in enumerate(scenes)
     ]
     return [replace(s, things=(t,)) for s, t in zip(scenes, things, strict=True)]
+
+
+def drawn_again(scene: Scene, seed: int) -> Scene:
+    """Return a posed scene with its thing as another scene poses one of that kind."""
+    others = (draw_scene(seed + n, max_things=1, posed=True) for n in itertools.count())
+    thing = scene.things[0]
+    other = next(s for s in others if s.things[0].kind == thing.kind)
+    moved = replace(other.things[0], colour=thing.colour)
+    return replace(scene, things=(moved,), seed=other.seed, horizon=other.horizon)
 
 
 def prompt_for(scene: Scene, style: str = "NONE") -> str:

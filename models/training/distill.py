@@ -46,16 +46,21 @@ HELD_SHARE = 0.5  # of the rows above LATE that learn an ending while others lea
 OWN_GAPS = (6, 14)  # steps of the grid between that picture's noise and this, from and below
 
 
+def guided(conditional: Tensor, unconditional: Tensor, w: Tensor) -> Tensor:
+    """Return x_0 [B, 4, h, w] under plain classifier-free guidance of w [B]."""
+    return conditional + diffusion.rows(w) * (conditional - unconditional)
+
+
 def guided_denoised(conditional: Tensor, unconditional: Tensor, w: Tensor) -> Tensor:
     """Return the guided x_0 [B, 4, h, w], its contrast held back, inside the latents' range.
 
     Guidance of a small teacher overshoots: by w = 10 its pictures are all saturated. So the
     guided x_0 is scaled towards the conditional one's standard deviation, by RESCALE.
     """
-    guided = conditional + diffusion.rows(w) * (conditional - unconditional)
-    gain = conditional.std((1, 2, 3), keepdim=True) / guided.std((1, 2, 3), keepdim=True)
-    guided = guided * (1 - RESCALE + RESCALE * gain.clamp_max(1))
-    return guided.clamp(-LATENT_BOUND, LATENT_BOUND)
+    x_0 = guided(conditional, unconditional, w)
+    gain = conditional.std((1, 2, 3), keepdim=True) / x_0.std((1, 2, 3), keepdim=True)
+    x_0 = x_0 * (1 - RESCALE + RESCALE * gain.clamp_max(1))
+    return x_0.clamp(-LATENT_BOUND, LATENT_BOUND)
 
 
 class Asked(NamedTuple):

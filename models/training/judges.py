@@ -93,9 +93,9 @@ class Judge(nn.Module):
         return Verdict(self.kind(features), self.colour(features), self.style(features), features)
 
 
-def single_scenes(seed: int, count: int) -> list[Scene]:
-    """Return scenes of one thing each."""
-    return [draw_scene(seed + n, max_things=1) for n in range(count)]
+def single_scenes(seed: int, count: int, *, posed: bool = False) -> list[Scene]:
+    """Return scenes of one thing each, where it may stand or (`posed`) where it usually does."""
+    return [draw_scene(seed + n, max_things=1, posed=posed) for n in range(count)]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from statistics import median
 import torch
 from torch import Tensor
 from torch.backends.cpu import get_cpu_capability
+from tqdm import tqdm
 
 from models.device import has_bf16_products, pick_dtype
 from models.training.autoencoder import psnr
@@ -19,6 +20,7 @@ from models.training.bench import (
     Bench,
     Row,
     asked_scenes,
+    drawn_again,
     grey_canvas,
     mask_of,
     percent,
@@ -28,6 +30,7 @@ from models.training.bench import (
     truth,
 )
 from models.training.captions import caption
+from models.training.distill import guided, guided_denoised
 from models.training.judges import HELD_OUT_SEEDS, STYLES, frechet, single_scenes
 from models.training.palette import COLOUR_NAMES
 from models.training.renderers import DOODLE, PAINTERS, render
@@ -224,33 +227,51 @@ def distances(bench: Bench, shape: tuple[int, int] = (512, 512)) -> list[Row]:
     """Compare Frechet distances of the student and the teacher, if one is at hand, to true renders.
 
     At a size that is served: at one that was not learned, the distance tells how both fail there.
-    Beside them stand the true renders, mirrored: pictures of the same prompts by the same hand.
-    They are a yardstick and no bound, since hatching and light are mirrored with the things.
+    The true renders are posed, as those were that had nothing under the noise. Beside them stand
+    true renders for the same prompts, drawn again: nearer than that, pictures need not come.
     """
-    many = len(STYLES) * max(6, bench.count // 2)
-    scenes = single_scenes(HELD_OUT_SEEDS + 6000, many)
+    many = len(STYLES) * max(6, bench.count)
     styles = [STYLES[n % len(STYLES)] for n in range(many)]
-    true = torch.cat([render([s], y, shape) for s, y in zip(scenes, styles, strict=True)])
+    scenes = single_scenes(HELD_OUT_SEEDS + 6000, many, posed=True)
+    again = [drawn_again(s, HELD_OUT_SEEDS + 600_000 + 100 * n) for n, s in enumerate(scenes)]
     prompts = [caption(s, y) for s, y in zip(scenes, styles, strict=True)]
-    vae = bench.pipeline.vae
     canvas = grey_canvas(1, shape).expand(many, -1, -1, -1)
-    sets = {
-        "student 4": refine(bench.pipeline, prompts, canvas, strength=1, guidance=GUIDANCE),
-        "true renders mirrored": true.flip(-1),
-    }
+    made = refine(bench.pipeline, prompts, canvas, strength=1, guidance=GUIDANCE)
+    seen = {"student 4": bench.judge(made).features}
+    seen["true renders drawn again"] = _seen_renders(bench, again, styles, shape)
     if is_taught(bench.work):
-        teacher = load_teacher(bench.work).eval()
-        for steps in (50, 4):
-            sets[f"teacher {steps}"] = sample_teacher(
-                teacher, vae, prompts, shape, steps=steps, guidance=GUIDANCE
-            )
-    real = bench.judge(true).features
-    far = {name: frechet(bench.judge(made).features, real) for name, made in sets.items()}
-    told = ", ".join(f"{name} {distance:.1f}" for name, distance in far.items())
-    if "teacher 4" not in far:
+        seen |= _seen_of_teacher(bench, prompts, shape)
+    real = _seen_renders(bench, scenes, styles, shape)
+    told = ", ".join(f"{name} {frechet(these, real):.1f}" for name, these in seen.items())
+    if "teacher 4" not in seen:
         told += "; no teacher has learned here"
     target = "student < 1.5 x teacher 50, < half of teacher 4"
     return [Row("Frechet distance", f"{told} ({many} pictures each)", target, "same")]
+
+
+def _seen_of_teacher(bench: Bench, prompts: list[str], shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Return the judge's features [B, F] of the teacher's pictures, by how they are sampled."""
+    teacher, vae = load_teacher(bench.work).eval(), bench.pipeline.vae
+    seen = {}
+    for name, steps, guide in (
+        ("teacher 4", 4, guided_denoised),
+        ("teacher 4 under plain guidance", 4, guided),
+        ("teacher 50", 50, guided_denoised),
+        ("teacher 50 under plain guidance", 50, guided),
+    ):
+        made = sample_teacher(
+            teacher, vae, prompts, shape, steps=steps, guidance=GUIDANCE, guide=guide
+        )
+        seen[name] = bench.judge(made).features
+    return seen
+
+
+def _seen_renders(
+    bench: Bench, scenes: list[Scene], styles: list[str], shape: tuple[int, int]
+) -> Tensor:
+    """Return the judge's features [B, F] of true renders, of a scene and a style each."""
+    pairs = tqdm(list(zip(scenes, styles, strict=True)), desc="true renders", leave=False)
+    return torch.cat([bench.judge(render([s], style, shape)).features for s, style in pairs])
 
 
 def nine_shapes(bench: Bench) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from models.training.teacher import Teacher
 from models.training.tokens import tokenize
 
 BATCH = 8
+Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def load_pipeline(
@@ -71,11 +72,15 @@ def sample_teacher(
     steps: int,
     guidance: float,
     seed: int = 0,
+    guide: Guide = guided_denoised,
 ) -> Tensor:
-    """Sample the teacher from noise by DDIM with classifier-free guidance: [B, 3, H, W]."""
+    """Sample the teacher from noise by DDIM with classifier-free guidance: [B, 3, H, W].
+
+    Like its student it holds guidance's contrast, if `guide` is not the plain one, `guided`.
+    """
     device = next(teacher.parameters()).device
     powers = diffusion.alphas_cumprod(device)
-    grid = torch.linspace(diffusion.STEPS - 1, 0, steps + 1).round().long()[:-1].tolist()
+    grid = [diffusion.STEPS - diffusion.STEPS * n // steps - 1 for n in range(steps)]
     pictures = []
     for at in tqdm(range(0, len(prompts), BATCH), desc=f"teacher {steps}", leave=False):
         few = list(prompts[at : at + BATCH])
@@ -93,7 +98,7 @@ def sample_teacher(
             with_text, without = (
                 diffusion.denoised(x, half, powers, now) for half in v.float().chunk(2)
             )
-            x_0 = guided_denoised(with_text, without, w)
+            x_0 = guide(with_text, without, w)
             x = diffusion.ddim_step(x, x_0, powers, now, then)
         pictures.append(decode(vae, x))
     return torch.cat(pictures).cpu()

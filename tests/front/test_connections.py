@@ -174,7 +174,7 @@ def test_a_reader_who_stops_is_let_go(url: str) -> None:
     with connect(url) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 60
         with contextlib.suppress(ConnectionError):
             while time.monotonic() < ends:
                 connection.sendall(request * 100)

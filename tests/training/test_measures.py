@@ -10,6 +10,7 @@ import torch
 from models.training.bench import (
     Row,
     asked_scenes,
+    drawn_again,
     grey_canvas,
     mask_of,
     prompt_for,
@@ -17,7 +18,7 @@ from models.training.bench import (
 )
 from models.training.evaluate import table, updated, write_figures
 from models.training.renderers import render
-from models.training.world import KINDS, Scene, Thing
+from models.training.world import KINDS, Scene, Thing, draw_scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +49,19 @@ def test_every_kind_is_asked_for_and_named() -> None:
         assert thing.size >= 0.26
         assert f"{thing.colour} {thing.kind}" in prompt_for(scene)
         assert prompt_for(scene, "ANIME").startswith(prompt_for(scene))
+
+
+def test_a_scene_is_drawn_again_for_the_same_prompt() -> None:
+    """Kind, colour and place stay; the thing stands elsewhere, and near: as posed ones do."""
+    for seed in range(20):
+        scene = draw_scene(seed, max_things=1, posed=True)
+        again = drawn_again(scene, 1000 * (seed + 1))
+        thing, moved = scene.things[0], again.things[0]
+        assert (moved.kind, moved.colour) == (thing.kind, thing.colour)
+        assert (again.place, again.ground) == (scene.place, scene.ground)
+        assert moved != thing
+        assert abs(moved.x - thing.x) < 0.1
+        assert abs(moved.y - thing.y) < 0.1
 
 
 def test_a_single_measure_leaves_the_other_figures() -> None:

@@ -1,0 +1,46 @@
+"""Pictures of the teacher, against the pipeline that everyone samples such a net by."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
+
+from models.training import diffusion
+from models.training.distill import guided
+from models.training.inherit import teacher_from_pocket
+from models.training.precision import mixed
+from models.training.sampling import sample_teacher
+from models.training.tokens import build_tokenizer
+from models.training.train import POCKET
+
+STEPS, GUIDANCE = 4, 3.0
+
+
+def test_a_teacher_under_plain_guidance_samples_as_diffusers_does() -> None:
+    """The same noise and prompt give the picture of StableDiffusionPipeline with DDIM."""
+    teacher, vae = (
+        teacher_from_pocket(POCKET).eval(),
+        AutoencoderTiny.from_pretrained(POCKET / "vae"),
+    )
+    with torch.no_grad():
+        ours = sample_teacher(
+            teacher, vae, ["a red boat"], (256, 256), steps=STEPS, guidance=GUIDANCE, guide=guided
+        )
+    schedule = DDIMScheduler(
+        diffusion.STEPS, 0.00085, 0.012, "scaled_linear", prediction_type="v_prediction",
+        clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing",
+        steps_offset=1,
+    )  # fmt: skip
+    pipeline = StableDiffusionPipeline(
+        vae, teacher.text, build_tokenizer(), teacher.unet, schedule,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    with mixed(torch.device("cpu")):
+        theirs = pipeline(
+            "a red boat", latents=noise, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
+            output_type="pt",
+        ).images  # fmt: skip
+    assert ours.std() > 0.05
+    assert (ours - theirs).abs().mean() < 0.02
