@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 import uuid
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from service.errors import BadRequest
 from service.front.answers import error_response
@@ -26,6 +32,7 @@ _KNOWN_METHODS: Final = frozenset(
 _METHOD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ")  # a token of RFC 9110, 5.6.2
 _STAND_IN: Final = b"TRACE"
 _OTHER_METHOD: Final = "OTHER"
+_NO_LINGER: Final = struct.pack("ii", 1, 0)  # struct linger: on, for no second
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 
@@ -61,6 +68,7 @@ class GuardedHttp(HttpToolsProtocol):
         self._head_bytes = 0
         self._has_begun = False
         self._is_in_head = True
+        self._running: RequestResponseCycle | None = None
         self._receiving: asyncio.TimerHandle | None = None
         self._sending: asyncio.TimerHandle | None = None
 
@@ -72,6 +80,9 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
+        if self._running is not None:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -100,7 +111,7 @@ class GuardedHttp(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._sending is None:
-            self._sending = self.loop.call_later(self.send_s, self.transport.abort)
+            self._sending = self.loop.call_later(self.send_s, self._abort)
 
     def resume_writing(self) -> None:
         if self._sending is not None:
@@ -111,7 +122,25 @@ class GuardedHttp(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         super().timeout_keep_alive_handler()
         if self._sending is None:  # what is left to send would keep the connection for ever
-            self._sending = self.loop.call_later(self.send_s, self.transport.abort)
+            self._sending = self.loop.call_later(self.send_s, self._abort)
+
+    def _abort(self) -> None:
+        """Close at once, and let go of what nobody read.
+
+        Without the option the kernel keeps what it took for the peer, megabytes, and the peer never
+        hears that the connection has gone.
+        """
+        connection = self.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
+
+    # The answer.
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # uvicorn tells the end of the connection only to the request that came last: one that
+        # is being answered while others wait behind it would write on, into an error.
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     # The parser's callbacks.
 
