@@ -19,6 +19,7 @@ NUM_CALLERS = 4
 # Nothing is to fail by a deadline on a machine that does other work.
 PATIENT = {"REFINE_DEADLINE_S": "200", "REFINE_DRAIN_S": "120"}
 OVERHEAD_S = 5.0
+BODY_S = 0.5  # more than it takes to bring a request in
 
 
 class PocketService:
@@ -67,8 +68,11 @@ def test_a_kill_under_load_loses_no_picture() -> None:
     assert refused.status_code == 503
     assert refused.json()["code"] == "engine-restarting"
     assert int(refused.headers["retry-after"]) >= 1
-    assert len(caught) >= NUM_CALLERS - 1
-    assert all(one.status == 200 for one in caught)
+    # A request whose body was still under way at the kill may come to an engine known to be dead.
+    waited = [one for one in caught if one.began < killed - BODY_S]
+    assert waited
+    assert all(one.status == 200 for one in waited)
+    assert Counter(one.status for one in caught)[200] >= NUM_CALLERS // 2
     assert {one.status for one in calls} <= {200, 503}
     assert back_s <= load_s + OVERHEAD_S
 
@@ -88,6 +92,6 @@ def test_an_end_under_load_answers_whom_it_accepted() -> None:
     print(f"in flight at SIGTERM: {Counter((one.status, one.code) for one in caught)}")
     assert {(one.status, one.code) for one in calls} <= {(200, ""), (503, "draining"), (0, "")}
     # A request whose body is still under way at the signal has not been accepted.
-    assert all(one.status == 200 for one in caught if one.began < told - 0.5)
-    assert all(one.began > told - 0.5 for one in calls if one.status != 200)
+    assert all(one.status == 200 for one in caught if one.began < told - BODY_S)
+    assert all(one.began > told - BODY_S for one in calls if one.status != 200)
     assert Counter(one.status for one in caught)[200] >= NUM_CALLERS // 2

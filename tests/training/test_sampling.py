@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 
-from models.training import diffusion
 from models.training.distill import guided
 from models.training.inherit import teacher_from_pocket
+from models.training.nets import build_scheduler
 from models.training.precision import mixed
 from models.training.sampling import sample_teacher
 from models.training.tokens import build_tokenizer
@@ -18,19 +18,15 @@ STEPS, GUIDANCE = 4, 3.0
 
 def test_a_teacher_under_plain_guidance_samples_as_diffusers_does() -> None:
     """The same noise and prompt give the picture of StableDiffusionPipeline with DDIM."""
-    teacher, vae = (
-        teacher_from_pocket(POCKET).eval(),
-        AutoencoderTiny.from_pretrained(POCKET / "vae"),
-    )
+    teacher = teacher_from_pocket(POCKET).eval()
+    vae = AutoencoderTiny.from_pretrained(POCKET / "vae")
     with torch.no_grad():
         ours = sample_teacher(
             teacher, vae, ["a red boat"], (256, 256), steps=STEPS, guidance=GUIDANCE, guide=guided
         )
-    schedule = DDIMScheduler(
-        diffusion.STEPS, 0.00085, 0.012, "scaled_linear", prediction_type="v_prediction",
-        clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing",
-        steps_offset=1,
-    )  # fmt: skip
+    schedule = DDIMScheduler.from_config(
+        build_scheduler().config, steps_offset=1, timestep_spacing="trailing"
+    )
     pipeline = StableDiffusionPipeline(
         vae, teacher.text, build_tokenizer(), teacher.unet, schedule,
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
