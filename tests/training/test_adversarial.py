@@ -11,6 +11,9 @@ from models.training import diffusion
 from models.training.adversarial import (
     ALONE_STEPS,
     LATEST,
+    OF_DOODLES,
+    PULL,
+    REACH,
     Adversarial,
     AdversarialRun,
 )
@@ -40,15 +43,45 @@ def _lesson() -> Adversarial:
     return Adversarial(teacher, student_from_teacher(teacher))
 
 
-def test_half_of_the_rows_stand_in_a_request_and_never_see_the_true_picture() -> None:
-    """Their x_t comes of the doodle alone, at a late step; the others stand anywhere."""
+def test_rows_stand_in_requests_of_a_doodle_of_a_picture_and_of_nothing() -> None:
+    """The first never see the true picture, the second the doodle, the third either of them."""
+    lesson, groups = _lesson(), (slice(0, 2), slice(2, 4), slice(4, 6))
+    for hidden, blind in (("latents", (0, 2)), ("doodles", (1, 2))):
+        far = torch.full((ROWS, 4, 16, 16), 50.0)
+        asked, _ = lesson.rehearse(_sample()._replace(**{hidden: far}))
+        assert all(asked.x_t[groups[group]].abs().max() < 20 for group in blind)
+        for rows, latest in zip(groups, (LATEST, LATEST, REACH), strict=True):
+            assert len(set(asked.timesteps[rows].tolist())) == 1
+            assert asked.timesteps[rows][0] <= latest
+
+
+def test_what_was_made_of_nothing_is_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its goal is the picture under its noise; every other row's is the true one."""
+    lesson, sample = _lesson(), _sample()
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    asked, wanted = lesson.rehearse(sample)
+    scale = lesson.powers[asked.timesteps].sqrt().view(-1, 1, 1, 1)
+    torch.testing.assert_close(asked.x_t[4:6], scale[4:6] * wanted.latents[4:6])
+    assert torch.equal(wanted.latents[:4], sample.latents[:4])
+    assert torch.equal(wanted.latents[6:], sample.latents[6:])
+
+
+def test_a_small_batch_is_rehearsed_as_far_as_it_goes() -> None:
+    """Of two rows the one begins with a doodle, the other with a picture."""
+    few = Sample(*(part[:2] for part in _sample()[:-1]))
+    asked, wanted = _lesson().rehearse(few)
+    assert asked.timesteps.max() <= LATEST
+    assert torch.equal(wanted.latents, few.latents)
+
+
+def test_a_request_is_cut_off_at_a_late_step() -> None:
+    """Every late step of those that diffusers would take comes up as the last one, and no other."""
     lesson = _lesson()
-    hidden = _sample()._replace(latents=torch.full((ROWS, 4, 16, 16), 50.0))
-    asked = lesson.ask(hidden)
-    rehearsed = asked.timesteps[: ROWS // 2]
-    assert len(set(rehearsed.tolist())) == 1
-    assert rehearsed[0] <= LATEST
-    assert asked.x_t[: ROWS // 2].abs().max() < 20
+    requests = OF_DOODLES._replace(strengths=(0.6,), steps=(4,))
+    drawn = [requests.draw(lesson.schedule) for _ in range(60)]
+    whole = max(drawn, key=len)
+    assert all(one == whole[: len(one)] for one in drawn)
+    assert {one[-1] for one in drawn} == {timestep for timestep in whole if timestep <= LATEST}
 
 
 def test_a_rehearsal_is_the_steps_that_the_student_would_take(
@@ -60,7 +93,8 @@ def test_a_rehearsal_is_the_steps_that_the_student_would_take(
     x_t, text = sample.latents, lesson.teacher.read(sample.tokens)
     asked = Asked(x_t, torch.zeros(ROWS).long(), text, torch.full((ROWS,), 5.0))
     with torch.no_grad():
-        reached = lesson.rehearsed(asked, sample, [599, 459, 299])
+        started = asked._replace(x_t=sample.doodles)
+        reached, made = lesson.follow_request(started, sample, [599, 459, 299])
         pictures = sample.doodles
         for timestep in (599, 459):
             t = torch.full((ROWS,), timestep)
@@ -70,6 +104,7 @@ def test_a_rehearsal_is_the_steps_that_the_student_would_take(
         t = torch.full((ROWS,), 299)
         wanted = diffusion.noised(pictures, torch.ones_like(x_t), lesson.powers, t)
     torch.testing.assert_close(reached, wanted)
+    torch.testing.assert_close(made, pictures)
 
 
 def test_above_the_late_rows_a_student_is_held_to_what_it_said() -> None:
@@ -134,16 +169,21 @@ def test_a_critic_learns_alone_before_it_is_heard(tmp_path: Path) -> None:
     assert not torch.equal(weight, before)
 
 
-def test_the_critic_pulls_as_strongly_as_the_true_picture(tmp_path: Path) -> None:
-    """At late rows its pull is added, of the same size; elsewhere there is none."""
+def test_the_critic_pulls_where_something_is_open_and_something_to_be_seen(tmp_path: Path) -> None:
+    """Of the goal's pull, by x_t's shares of picture and of noise; what it is not shown, not."""
     run = _run(tmp_path)
     guess, goal = torch.randn(2, 4, 4, 16, 16).unbind()
-    late, prompts = torch.tensor([0, 2]), torch.randn(2, TEXT_WIDTH)
+    shown, prompts = torch.tensor([0, 2]), torch.randn(2, TEXT_WIDTH)
+    timesteps = torch.tensor([399, 59])
     leaf = guess.clone().requires_grad_()
     (alone,) = torch.autograd.grad(huber(leaf, goal), leaf)
-    pull = run.pulls(guess.clone(), goal, late, prompts) - alone
+    pull = run.pulls(guess.clone(), goal, shown, prompts, timesteps) - alone
     assert pull[[1, 3]].abs().max() == 0
-    torch.testing.assert_close(pull[late].norm(), alone[late].norm(), rtol=1e-3, atol=0)
+    powers = run.lesson.powers[timesteps]
+    shares = PULL * powers.sqrt() * (1 - powers).sqrt()
+    assert shares[1] < shares[0] / 2
+    wanted = shares * alone[shown].flatten(1).norm(dim=1)
+    torch.testing.assert_close(pull[shown].flatten(1).norm(dim=1), wanted, rtol=1e-3, atol=0)
 
 
 def test_without_a_student_there_is_nothing_to_finish(tmp_path: Path) -> None:
