@@ -25,6 +25,7 @@ from models.training.distill import Asked, consistency, huber
 from models.training.nets import TEXT_WIDTH
 from models.training.student import student_from_teacher
 from models.training.teacher import Mixture, Teacher
+from models.training.team import Team
 from models.training.tokens import tokenize
 
 CPU = torch.device("cpu")
@@ -46,9 +47,12 @@ def _lesson() -> Adversarial:
 def test_rows_stand_in_requests_of_a_doodle_of_a_picture_and_of_nothing() -> None:
     """The first never see the true picture, the second the doodle, the third either of them."""
     lesson, groups = _lesson(), (slice(0, 2), slice(2, 4), slice(4, 6))
-    for hidden, blind in (("latents", (0, 2)), ("doodles", (1, 2))):
-        far = torch.full((ROWS, 4, 16, 16), 50.0)
-        asked, _ = lesson.rehearse(_sample()._replace(**{hidden: far}))
+    far, sample = torch.full((ROWS, 4, 16, 16), 50.0), _sample()
+    for hidden, blind in (
+        (sample._replace(latents=far), (0, 2)),
+        (sample._replace(doodles=far), (1, 2)),
+    ):
+        asked, _ = lesson.rehearse(hidden)
         assert all(asked.x_t[groups[group]].abs().max() < 20 for group in blind)
         for rows, latest in zip(groups, (LATEST, LATEST, REACH), strict=True):
             assert len(set(asked.timesteps[rows].tolist())) == 1
@@ -68,7 +72,7 @@ def test_what_was_made_of_nothing_is_to_be_kept(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_small_batch_is_rehearsed_as_far_as_it_goes() -> None:
     """Of two rows the one begins with a doodle, the other with a picture."""
-    few = Sample(*(part[:2] for part in _sample()[:-1]))
+    few = _sample().share(Team(rank=0, size=ROWS // 2))
     asked, wanted = _lesson().rehearse(few)
     assert asked.timesteps.max() <= LATEST
     assert torch.equal(wanted.latents, few.latents)
