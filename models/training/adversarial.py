@@ -55,6 +55,7 @@ class Requests(NamedTuple):
     strengths: tuple[float, ...]
     steps: tuple[float, ...]
     latest: int = LATEST
+    has_goal: bool = True  # the true picture; else what was made so far is to be kept
 
     def draw(self, schedule: LCMSchedule) -> list[int]:
         """Return the timesteps of one of them, up to one that is not above `latest`."""
@@ -66,7 +67,7 @@ class Requests(NamedTuple):
 # The rows that are left stand anywhere, as in the lessons before.
 OF_DOODLES = Requests(0.29, (0.4, 0.5, 0.6, 0.6, 0.7, 0.8), (3, 4, 4, 4, 6, 8))
 OF_PICTURES = Requests(0.29, (0.2, 0.3, 0.3, 0.4), (4, 4, 6, 8))
-OF_NOTHING = Requests(0.25, (1.0,), (4, 4, 6, 8), latest=REACH)
+OF_NOTHING = Requests(0.25, (1.0,), (4, 4, 6, 8), latest=REACH, has_goal=False)
 
 
 class Adversarial(Lesson):
@@ -91,16 +92,14 @@ class Adversarial(Lesson):
             if len(rows):
                 request = requests.draw(self.schedule)
                 started = asked.of(rows)._replace(x_t=pictures[rows])
-                asked.x_t[rows], made = self.follow_request(started, sample, request)
+                asked.x_t[rows], made = self.rehearsed(started, sample, request)
                 asked.timesteps[rows] = request[-1]
-                if requests is OF_NOTHING:
+                if not requests.has_goal:
                     latents[rows] = made
             begin = end
         return asked, sample._replace(latents=latents)
 
-    def follow_request(
-        self, asked: Asked, sample: Sample, request: list[int]
-    ) -> tuple[Tensor, Tensor]:
+    def rehearsed(self, asked: Asked, sample: Sample, request: list[int]) -> tuple[Tensor, Tensor]:
         """Return x_t [B, 4, h, w] at a request's last timestep, and the pictures under its noise.
 
         The request begins with the pictures `asked.x_t`.

@@ -98,7 +98,7 @@ def test_a_rehearsal_is_the_steps_that_the_student_would_take(
     asked = Asked(x_t, torch.zeros(ROWS).long(), text, torch.full((ROWS,), 5.0))
     with torch.no_grad():
         started = asked._replace(x_t=sample.doodles)
-        reached, made = lesson.follow_request(started, sample, [599, 459, 299])
+        reached, made = lesson.rehearsed(started, sample, [599, 459, 299])
         pictures = sample.doodles
         for timestep in (599, 459):
             t = torch.full((ROWS,), timestep)
