@@ -7,6 +7,7 @@ step. Every member makes the same step from the same gradients, so their weights
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -77,6 +78,8 @@ def run_together(size: int, work: Callable[..., None], *arguments: Any) -> None:
 def _join(
     rank: int, size: int, meeting: Path, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
+    # torch has SIGINT sent to whoever outlives the first process; a shell's background ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
     try:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from models.training.team import ALONE, Team, run_together
+from tests.servers import wait_until
 
 ROWS = torch.arange(24.0).view(6, 4)
 
@@ -52,6 +58,37 @@ def test_a_fault_of_one_is_raised() -> None:
     """Nobody waits for ever for a member that has failed."""
     with pytest.raises(ProcessRaisedException):
         run_together(2, _fail)
+
+
+def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
+    """Killed in a shell's background, where SIGINT is ignored, it leaves no member behind."""
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from pathlib import Path; from models.training.team import run_together\n"
+        "from tests.training.test_team import _wait\n"
+        f"run_together(2, _wait, Path({str(tmp_path)!r}))"
+    )
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    members = [tmp_path / f"{rank}.pid" for rank in range(2)]
+    wait_until(lambda: all(path.exists() for path in members), 60)
+    first.kill()
+    first.wait()
+    wait_until(lambda: not any(_runs(int(path.read_text())) for path in members), 30)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no mere entry that nobody has taken note of."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait(team: Team, folder: Path) -> None:
+    begun = folder / f"{team.rank}.begun"
+    begun.write_text(str(os.getpid()))
+    begun.rename(folder / f"{team.rank}.pid")
+    time.sleep(600)
 
 
 def _net() -> torch.nn.Linear:
