@@ -22,6 +22,7 @@ DOUBT_FROM, DOUBT_RAMP, DOUBT_SHARE = 880, 100, 0.8  # timesteps, timesteps, sha
 DOODLE_FROM, DOODLE_RAMP, DOODLE_SHARE = 250, 600, 0.5  # timesteps, timesteps, share of rows
 VAGUE_FROM, VAGUE_RAMP, VAGUE_SHARE = 400, 400, 0.3  # timesteps, timesteps, share of rows
 VAGUE_CELLS = 4  # along the shorter side of what a vague picture still tells
+WARP, WARP_CELLS = 2.0, (6, 14)  # latents that a point moves by; cells that move together
 LOOSE_LATEST = 899  # timestep, of scenes that are not posed
 
 
@@ -84,6 +85,23 @@ def vague(pictures: Tensor) -> Tensor:
     cells = (round(VAGUE_CELLS * height / short), round(VAGUE_CELLS * width / short))
     few = F.adaptive_avg_pool2d(pictures, cells)
     return F.interpolate(few, (height, width), mode="bilinear", align_corners=False)
+
+
+def warped(pictures: Tensor) -> Tensor:
+    """Return latents [B, 4, h, w] with forms as an early step or a careless hand draws them.
+
+    Every point moves a few latents at most, and near ones together; of some rows none does.
+    """
+    (rows_, _, height, width), device = pictures.shape, pictures.device
+    short, cells = min(height, width), int(torch.randint(*WARP_CELLS, ()))
+    few = [round(cells * side / short) for side in (height, width)]
+    moves = torch.randn(rows_, 2, *few, device=device) * rows(torch.rand(rows_, device=device))
+    moves = WARP * F.interpolate(moves, (height, width), mode="bicubic", align_corners=False)
+    whole = torch.eye(2, 3, device=device)[None]
+    still = F.affine_grid(whole, [1, 1, height, width], align_corners=False)
+    spans = torch.tensor([width, height], device=device) / 2  # a grid goes from -1 to 1
+    moved = still + moves.permute(0, 2, 3, 1) / spans
+    return F.grid_sample(pictures, moved, padding_mode="border", align_corners=False)
 
 
 def latest_of(posed: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class Asked(NamedTuple):
     text: Tensor  # [B, L, D]
     w: Tensor  # [B], guidance - 1
 
-    def of(self, index: Tensor) -> Asked:
+    def of(self, index: Tensor | slice) -> Asked:
         """Return the rows at `index`."""
         return Asked(*(part[index] for part in self))
 

@@ -3,8 +3,8 @@
 The work folder outlives no machine, the repository does. The autoencoder is taken up whole. The
 student's UNet becomes a teacher again: its guidance is folded in at w = 0, where a distilled net
 follows the unguided trajectory, and the teacher's own loss soon makes a mean of what was an end.
-Distillation then begins from that teacher; the adversarial lesson, adapters and an export take the
-student as it is.
+Distillation then begins from that teacher; rehearsals, adapters and an export take the student as
+it is.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ def recipe(*, large: bool) -> list[Step]:
     wide = _served(3, 2 * many, 0.15)
     every, served = f"{small}:0.1,{big}:0.75,{wide}", f"{big}:0.85,{wide}"
     return [
-        Step("autoencoder", 0.2, every),
-        Step("bank", 0.18, every),
+        Step("autoencoder", 0.17, every),
+        Step("bank", 0.15, every),
         Step("reading", 0.04, every),
         Step("teacher", 0.15, f"{small}:0.9,{big}:0.1"),
         Step("teacher", 0.14, f"{small}:0.25,{big}:0.75"),
@@ -73,7 +73,8 @@ def recipe(*, large: bool) -> list[Step]:
         Step("guided", 0.05, f"{small}:0.5,{big}:0.5"),
         Step("ended", 0.08, f"{small}:0.5,{big}:0.35,{wide}"),
         Step("student", 0.02, f"{small}:0.5,{big}:0.35,{wide}"),
-        Step("adversarial", 0.05, served),
+        Step("rehearsed", 0.05, served),
+        Step("adversarial", 0.06, served),
         Step("lora", 0.03, served),
         Step("export", 0.0, served),
     ]

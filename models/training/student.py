@@ -12,10 +12,12 @@ from models.training.checkpoint import Average, load_state, part, prefixed, save
 from models.training.distill import Consistency, Endings, Guidance, Lesson
 from models.training.muon import Muon
 from models.training.nets import build_unet
+from models.training.rehearsal import Rehearsing
 from models.training.teacher import Mixture, Teacher, load_teacher
 from models.training.team import ALONE, Team
 
-GUIDED, ENDED, STUDENT = "guided", "ended", "student"  # the lessons' stages, in their order
+# The lessons' stages, in their order.
+GUIDED, ENDED, STUDENT, REHEARSED = "guided", "ended", "student", "rehearsed"
 
 
 def student_from_teacher(teacher: Teacher) -> UNet2DConditionModel:
@@ -30,6 +32,14 @@ def latest_student(folder: Path) -> Path | None:
     """Return the state of the student that has learned most, if there is one."""
     paths = (folder / f"{name}.safetensors" for name in (STUDENT, GUIDED))
     return next((path for path in paths if path.exists()), None)
+
+
+def state_of(stage: str, folder: Path, use: str) -> Path:
+    """Return the state that a lesson has left. Raises SystemExit where it has not been yet."""
+    path = folder / f"{stage}.safetensors"
+    if not path.exists():
+        raise SystemExit(f"there is no {use}: run --stage {stage} first")
+    return path
 
 
 def load_student(path: Path) -> UNet2DConditionModel:
@@ -105,7 +115,7 @@ class LessonRun:
 
 
 class StudentRun(LessonRun):
-    """Guidance, endings or consistency."""
+    """Guidance, endings, consistency or a rehearsal."""
 
     def __init__(
         self,
@@ -123,9 +133,10 @@ class StudentRun(LessonRun):
     def build_lesson(self, folder: Path, teacher: Teacher) -> Lesson:
         if self.name == GUIDED:
             return Guidance(teacher, self.student)
-        guide = folder / f"{GUIDED}.safetensors"
-        if not guide.exists():
-            raise SystemExit(f"there is no net to follow to its ends: run --stage {GUIDED} first")
+        if self.name == REHEARSED:
+            state_of(STUDENT, folder, "student to rehearse with")
+            return Rehearsing(teacher, self.student)
+        guide = state_of(GUIDED, folder, "net to follow to its ends")
         kind = Consistency if self.name == STUDENT else Endings
         return kind(teacher, self.student, load_student(guide))
 

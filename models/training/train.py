@@ -25,13 +25,13 @@ from models.training.loop import Run, fit
 from models.training.lora import train_loras
 from models.training.reading import train_reading
 from models.training.recipe import parse_diet, recipe
-from models.training.student import ENDED, GUIDED, STUDENT, StudentRun
+from models.training.student import ENDED, GUIDED, REHEARSED, STUDENT, StudentRun
 from models.training.teacher import Mixture, TeacherRun, is_taught
 from models.training.team import Team, run_together
 
 STAGES = (
-    "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, ADVERSARIAL, "lora",
-    "export",
+    "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, REHEARSED,
+    ADVERSARIAL, "lora", "export",
 )  # fmt: skip
 POCKET = Path(__file__).parents[1] / "pocket"
 
@@ -79,7 +79,7 @@ def _mixture(work: Path, diet: str, batch: int, device: torch.device) -> Mixture
 
 _LARGE_STAGES: dict[str, Callable[..., Run]] = {
     "teacher": TeacherRun,
-    **{stage: partial(StudentRun, stage=stage) for stage in (GUIDED, ENDED, STUDENT)},
+    **{stage: partial(StudentRun, stage=stage) for stage in (GUIDED, ENDED, STUDENT, REHEARSED)},
     ADVERSARIAL: AdversarialRun,
 }
 
@@ -132,7 +132,7 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
         export(args.work, args.pocket)
         print(f"{args.pocket.name}: {folder_megabytes(args.pocket):.1f} MB")
     else:
-        if stage == ADVERSARIAL:
+        if stage in (REHEARSED, ADVERSARIAL):
             inherit_student(args.pocket, args.work)
         size = args.processes or (1 if device.type != "cpu" else min(4, os.cpu_count() or 1))
         run_together(size, _run_large_stage, stage, minutes, diet, args)

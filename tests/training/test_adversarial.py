@@ -1,129 +1,24 @@
-"""The adversarial lesson: what is asked, what is held, and who pulls at the student."""
+"""The adversarial lesson: a critic that learns, and who pulls at the student."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from models.training import diffusion
-from models.training.adversarial import (
-    ALONE_STEPS,
-    LATEST,
-    OF_DOODLES,
-    PULL,
-    REACH,
-    Adversarial,
-    AdversarialRun,
-)
+from models.training.adversarial import ALONE_STEPS, PULL, AdversarialRun, load_critic
 from models.training.autoencoder import build_autoencoder
-from models.training.bank import Bank, Sample, fill_bank
+from models.training.bank import Bank, fill_bank
 from models.training.checkpoint import Budget, prefixed, save_state
 from models.training.critic import SPEAKING, Critic, disapproval, mistakes
-from models.training.distill import Asked, consistency, huber
+from models.training.distill import huber
 from models.training.nets import TEXT_WIDTH
-from models.training.student import student_from_teacher
+from models.training.student import REHEARSED, StudentRun, student_from_teacher
 from models.training.teacher import Mixture, Teacher
-from models.training.team import Team
-from models.training.tokens import tokenize
 
 CPU = torch.device("cpu")
-ROWS = 8
-
-
-def _sample() -> Sample:
-    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"] * (ROWS // 2)))
-    latents, doodles = torch.randn(2, ROWS, 4, 16, 16).mul(0.5).unbind()
-    return Sample(latents, doodles, tokens, torch.rand(ROWS, 1, 16, 16), torch.ones(ROWS).bool())
-
-
-def _lesson() -> Adversarial:
-    torch.manual_seed(0)
-    teacher = Teacher()
-    return Adversarial(teacher, student_from_teacher(teacher))
-
-
-def test_rows_stand_in_requests_of_a_doodle_of_a_picture_and_of_nothing() -> None:
-    """The first never see the true picture, the second the doodle, the third either of them."""
-    lesson, groups = _lesson(), (slice(0, 2), slice(2, 4), slice(4, 6))
-    far, sample = torch.full((ROWS, 4, 16, 16), 50.0), _sample()
-    for hidden, blind in (
-        (sample._replace(latents=far), (0, 2)),
-        (sample._replace(doodles=far), (1, 2)),
-    ):
-        asked, _ = lesson.rehearse(hidden)
-        assert all(asked.x_t[groups[group]].abs().max() < 20 for group in blind)
-        for rows, latest in zip(groups, (LATEST, LATEST, REACH), strict=True):
-            assert len(set(asked.timesteps[rows].tolist())) == 1
-            assert asked.timesteps[rows][0] <= latest
-
-
-def test_what_was_made_of_nothing_is_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its goal is the picture under its noise; every other row's is the true one."""
-    lesson, sample = _lesson(), _sample()
-    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    asked, wanted = lesson.rehearse(sample)
-    scale = lesson.powers[asked.timesteps].sqrt().view(-1, 1, 1, 1)
-    torch.testing.assert_close(asked.x_t[4:6], scale[4:6] * wanted.latents[4:6])
-    assert torch.equal(wanted.latents[:4], sample.latents[:4])
-    assert torch.equal(wanted.latents[6:], sample.latents[6:])
-
-
-def test_a_small_batch_is_rehearsed_as_far_as_it_goes() -> None:
-    """Of two rows the one begins with a doodle, the other with a picture."""
-    few = _sample().share(Team(rank=0, size=ROWS // 2))
-    asked, wanted = _lesson().rehearse(few)
-    assert asked.timesteps.max() <= LATEST
-    assert torch.equal(wanted.latents, few.latents)
-
-
-def test_a_request_is_cut_off_at_a_late_step() -> None:
-    """Every late step of those that diffusers would take comes up as the last one, and no other."""
-    lesson = _lesson()
-    requests = OF_DOODLES._replace(strengths=(0.6,), steps=(4,))
-    drawn = [requests.draw(lesson.schedule) for _ in range(60)]
-    whole = max(drawn, key=len)
-    assert all(one == whole[: len(one)] for one in drawn)
-    assert {one[-1] for one in drawn} == {timestep for timestep in whole if timestep <= LATEST}
-
-
-def test_a_rehearsal_is_the_steps_that_the_student_would_take(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The last x_t is the noised picture of the step before, and so on, back to the doodle."""
-    lesson, sample = _lesson(), _sample()
-    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
-    x_t, text = sample.latents, lesson.teacher.read(sample.tokens)
-    asked = Asked(x_t, torch.zeros(ROWS).long(), text, torch.full((ROWS,), 5.0))
-    with torch.no_grad():
-        started = asked._replace(x_t=sample.doodles)
-        reached, made = lesson.rehearsed(started, sample, [599, 459, 299])
-        pictures = sample.doodles
-        for timestep in (599, 459):
-            t = torch.full((ROWS,), timestep)
-            noised = diffusion.noised(pictures, torch.ones_like(x_t), lesson.powers, t)
-            step = asked._replace(x_t=noised, timesteps=t)
-            pictures = consistency(lesson.target, step, lesson.powers)
-        t = torch.full((ROWS,), 299)
-        wanted = diffusion.noised(pictures, torch.ones_like(x_t), lesson.powers, t)
-    torch.testing.assert_close(reached, wanted)
-    torch.testing.assert_close(made, pictures)
-
-
-def test_above_the_late_rows_a_student_is_held_to_what_it_said() -> None:
-    """A student that has changed since is told what it was; late rows, the true picture."""
-    lesson, sample = _lesson(), _sample()
-    timesteps = torch.tensor([LATEST, LATEST + 20] * (ROWS // 2))
-    text = lesson.teacher.read(sample.tokens)
-    asked = Asked(torch.randn(ROWS, 4, 16, 16), timesteps, text, torch.zeros(ROWS))
-    with torch.no_grad():
-        said = consistency(lesson.student, asked, lesson.powers)
-        for net in (lesson.student, lesson.target):
-            torch.nn.init.normal_(net.conv_out.weight, std=0.1)
-        goal = lesson.goal(asked, sample)
-    torch.testing.assert_close(goal[1::2], said[1::2])
-    assert torch.equal(goal[::2], sample.latents[::2])
 
 
 def test_a_critic_learns_to_tell_and_hears_the_prompt() -> None:
@@ -168,13 +63,32 @@ def test_a_critic_learns_alone_before_it_is_heard(tmp_path: Path) -> None:
     run.step(1.0)
     assert torch.equal(weight, before)
     assert any(not torch.equal(a, b) for a, b in zip(critic, run.critic.parameters(), strict=True))
-    run.steps = ALONE_STEPS
+    run.critic_steps = ALONE_STEPS
     assert torch.isfinite(run.step(1.0))
     assert not torch.equal(weight, before)
 
 
-def test_the_critic_pulls_where_something_is_open_and_something_to_be_seen(tmp_path: Path) -> None:
-    """Of the goal's pull, by x_t's shares of picture and of noise; what it is not shown, not."""
+def test_a_critic_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    """What it has learned lies in the work folder, and for how long; a new one is always alike."""
+    run = _run(tmp_path)
+    first, steps = load_critic(tmp_path / "critic.safetensors")
+    assert steps == 0
+    assert_same(run.critic, first)
+    run.step(1.0)
+    run.save()
+    again = AdversarialRun(tmp_path, run.mixture, CPU)
+    assert again.critic_steps == 1
+    assert_same(run.critic, again.critic)
+
+
+def assert_same(one: Critic, other: Critic) -> None:
+    """They have the same parameters, as far as sixteen bits tell."""
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_the_critic_pulls_where_something_is_open(tmp_path: Path) -> None:
+    """Of the goal's pull, by x_t's share of noise; what it is not shown, not."""
     run = _run(tmp_path)
     guess, goal = torch.randn(2, 4, 4, 16, 16).unbind()
     shown, prompts = torch.tensor([0, 2]), torch.randn(2, TEXT_WIDTH)
@@ -184,16 +98,17 @@ def test_the_critic_pulls_where_something_is_open_and_something_to_be_seen(tmp_p
     pull = run.pulls(guess.clone(), goal, shown, prompts, timesteps) - alone
     assert pull[[1, 3]].abs().max() == 0
     powers = run.lesson.powers[timesteps]
-    shares = PULL * powers.sqrt() * (1 - powers).sqrt()
+    shares = PULL * (1 - powers).sqrt()
     assert shares[1] < shares[0] / 2
     wanted = shares * alone[shown].flatten(1).norm(dim=1)
     torch.testing.assert_close(pull[shown].flatten(1).norm(dim=1), wanted, rtol=1e-3, atol=0)
 
 
 def test_without_a_student_there_is_nothing_to_finish(tmp_path: Path) -> None:
-    """It ends in a sentence that tells what to run first."""
+    """It ends in a sentence that tells what to run first, and so does the rehearsal."""
     _run(tmp_path)
     (tmp_path / "student.safetensors").unlink()
     mixture = Mixture([Bank(tmp_path, (64, 64), CPU)], [1.0], 2)
-    with pytest.raises(SystemExit, match="--stage student first"):
-        AdversarialRun(tmp_path, mixture, CPU)
+    for begin in (AdversarialRun, partial(StudentRun, stage=REHEARSED)):
+        with pytest.raises(SystemExit, match="--stage student first"):
+            begin(tmp_path, mixture, CPU)

@@ -70,6 +70,19 @@ def test_a_vague_picture_lies_under_some_rows_of_the_middle() -> None:
         assert changed == pytest.approx(share, abs=0.05)
 
 
+def test_a_warped_picture_has_its_colours_at_other_places_nearby() -> None:
+    """Every point shows what stood a few latents away, near ones the same way; some rows none."""
+    torch.manual_seed(0)
+    ramps = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(128.0), indexing="ij"))
+    warped = diffusion.warped(ramps.repeat(16, 2, 1, 1))
+    assert warped.shape == (16, 4, 64, 128)
+    moves = (warped[:, :2] - ramps)[:, :, 16:-16, 16:-16]
+    assert 0.5 < moves.std() < diffusion.WARP
+    assert moves.diff(dim=3).abs().mean() < moves.abs().mean() / 2
+    strengths = moves.flatten(1).std(1)
+    assert strengths.min() < strengths.max() / 4
+
+
 def test_boundary_and_step_are_the_schedulers() -> None:
     """The last LCM step of diffusers is c_skip * x + c_out * x_0 of ours."""
     scheduler, powers = build_scheduler(), diffusion.alphas_cumprod(CPU)
