@@ -26,7 +26,16 @@ class Critic(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(many_in, many, 3 if stride == 1 else 4, stride, padding=1))
+            spectral_norm(
+                nn.Conv2d(
+                    many_in,
+                    many,
+                    3 if stride == 1 else 4,
+                    stride,
+                    padding=1,
+                    padding_mode="reflect",  # zeros would show it the frame, and get a stripe there
+                )
+            )
             for many_in, many, stride in LAYERS
         )
         widths = [LAYERS[index][1] for index in SPEAKING]
