@@ -92,10 +92,10 @@ def warped(pictures: Tensor) -> Tensor:
 
     Every point moves a few latents at most, and near ones together; of some rows none does.
     """
-    (rows_, _, height, width), device = pictures.shape, pictures.device
+    (count, _, height, width), device = pictures.shape, pictures.device
     short, cells = min(height, width), int(torch.randint(*WARP_CELLS, ()))
     few = [round(cells * side / short) for side in (height, width)]
-    moves = torch.randn(rows_, 2, *few, device=device) * rows(torch.rand(rows_, device=device))
+    moves = torch.randn(count, 2, *few, device=device) * rows(torch.rand(count, device=device))
     moves = WARP * F.interpolate(moves, (height, width), mode="bicubic", align_corners=False)
     whole = torch.eye(2, 3, device=device)[None]
     still = F.affine_grid(whole, [1, 1, height, width], align_corners=False)

@@ -18,7 +18,7 @@ from models.training import diffusion
 from models.training.bank import Sample
 
 REACH = 799  # timestep: what is open below it, a picture tells; above, what a picture shows is open
-LATE = 479  # timestep: the last two of four steps from nothing stand near it
+KEPT_LATEST = 479  # timestep: of four steps from nothing the last one stands below it
 
 
 def _one_of(values: tuple[float, ...]) -> float:
@@ -77,7 +77,7 @@ REQUESTS = (
     Requests(0.17, of_pictures, (0.2, 0.3, 0.3, 0.4, 0.6), (4, 4, 6, 8), Goal.TRUE),
     Requests(0.34, of_warped, (0.5, 0.6, 0.7, 0.75, 0.75, 0.8), (2, 3, 3, 4, 5), Goal.TRUE),
     Requests(0.08, of_others, (0.6, 0.7, 0.8, 0.9), (3, 4, 4, 6), Goal.SAID),
-    Requests(0.08, of_nothing, (1.0,), (4, 4, 6, 8), Goal.KEPT, latest=LATE),
+    Requests(0.08, of_nothing, (1.0,), (4, 4, 6, 8), Goal.KEPT, latest=KEPT_LATEST),
 )
 
 
