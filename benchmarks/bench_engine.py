@@ -28,7 +28,7 @@ from benchmarks.ladder import rungs_of
 from benchmarks.place import add_arguments, place_of
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_bars, print_json, print_table
-from service.allocation import hold_memory
+from models.allocation import hold_memory
 from service.logs import configure_logging
 
 

@@ -25,8 +25,8 @@ from benchmarks.place import add_arguments, place_of
 from benchmarks.race import CROWD_COLUMNS, STREAM_COLUMNS, Race, crowd_rows, stream_rows
 from benchmarks.rows import Results, Row
 from benchmarks.telling import draw_bars, print_json, print_table
+from models.allocation import hold_memory
 from models.device import default_batch
-from service.allocation import hold_memory
 from service.logs import configure_logging
 
 

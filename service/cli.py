@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from models.allocation import bound_malloc, keep_tidy
 from models.catalog import CheckpointError, find_checkpoint, find_checkpoints
 from models.styles import load_styles
-from service.allocation import bound_malloc, keep_tidy
 from service.errors import RefineError
 from service.front.auth import is_loopback
 from service.front.schemas import MAX_SEED, SIDES

@@ -10,7 +10,7 @@ import os
 import resource
 from functools import partial
 
-from service.allocation import bound_malloc, keep_tidy
+from models.allocation import bound_malloc, keep_tidy
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging

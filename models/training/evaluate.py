@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from models.device import pick_dtype
+from models.allocation import hold_memory
+from models.device import has_bf16_products, pick_dtype
 from models.training.bench import Bench, Row, percent
 from models.training.export import folder_megabytes
 from models.training.judges import WIDE, load_judge, own_accuracy, train_judge
@@ -22,6 +23,7 @@ from models.training.sampling import load_pipeline
 from models.training.sheet import contact_sheet
 from models.training.train import POCKET
 
+LEAST_RIGHT = 0.98  # of true renders that a judge has not learned from
 MARKS = ("<!-- figures -->", "<!-- /figures -->")
 
 
@@ -64,17 +66,29 @@ def measure(bench: Bench, names: list[str]) -> list[Row]:
     return rows
 
 
+def check_judge(bench: Bench) -> None:
+    """Raise SystemExit for a judge that knows too little for its word to be written down."""
+    least = min(*bench.own.values(), *bench.own_wide.values())
+    if round(least, 2) < LEAST_RIGHT:
+        raise SystemExit(
+            f"the judge is right about true renders in {percent(least)} of the cases, and should "
+            f"be in {percent(LEAST_RIGHT)}: remove {bench.work / 'judge.safetensors'} and let "
+            "another one learn for longer (--judge-minutes)"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure models/pocket")
     parser.add_argument("--pocket", type=Path, default=POCKET)
     parser.add_argument("--work", type=Path, default=Path(".training"))
     parser.add_argument("--count", type=int, default=32, help="scales the numbers of pictures")
-    parser.add_argument("--judge-minutes", type=float, default=8.0)
+    parser.add_argument("--judge-minutes", type=float, default=8.0 if has_bf16_products() else 16.0)
     parser.add_argument(
         "--only", nargs="*", default=[], help="names of measures; the others' figures stay"
     )
     parser.add_argument("--sheet-only", action="store_true")
     args = parser.parse_args()
+    hold_memory()
     cpu = torch.device("cpu")
     pipeline = load_pipeline(args.pocket, cpu, pick_dtype("auto", "cpu"))
     if not args.only:
@@ -93,6 +107,7 @@ def main() -> None:
         own=own_accuracy(judge),
         own_wide=own_accuracy(judge, shapes=WIDE),
     )
+    check_judge(bench)
     rows = measure(bench, args.only)
     report = args.pocket / "evaluation.json"
     if args.only and report.exists():

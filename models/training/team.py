@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
+from models.allocation import hold_memory
+
 SEEDS_APART = 7919  # of the noise of two members
 
 
@@ -80,6 +82,7 @@ def _join(
 ) -> None:
     # torch has SIGINT sent to whoever outlives the first process; a shell's background ignores it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    hold_memory()
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from models.allocation import hold_memory
 from models.training.adversarial import ADVERSARIAL, AdversarialRun
 from models.training.autoencoder import load_autoencoder, train_autoencoder
 from models.training.bank import Bank, fill_bank
@@ -140,6 +141,7 @@ def run_stage(stage: str, minutes: float, diet: str, args: argparse.Namespace) -
 
 def main() -> None:
     args = _parser().parse_args()
+    hold_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device != "cpu":

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
+from models.allocation import give_back, hold_memory, keep_tidy
 from models.catalog import CheckpointError
-from service.allocation import give_back, hold_memory, keep_tidy
 from service.engine.stats import num_traced
 from service.logs import configure_logging
 from service.messages import (

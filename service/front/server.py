@@ -14,7 +14,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.allocation import KIB
+from models.allocation import KIB
 from service.front.connections import GuardedHttp
 from service.front.front import Front
 from service.front.sockets import MAX_MESSAGE_BYTES, WatchedWebSocket

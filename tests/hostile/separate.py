@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from service.allocation import bound_malloc
+from models.allocation import bound_malloc
 from service.front.server import MAPPED_BYTES
 from service.jobs import Finished
 from service.logs import configure_logging

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.training.bench import (
+    Bench,
     Row,
     asked_scenes,
     drawn_again,
@@ -16,7 +17,8 @@ from models.training.bench import (
     prompt_for,
     saturation_of,
 )
-from models.training.evaluate import table, updated, write_figures
+from models.training.evaluate import check_judge, table, updated, write_figures
+from models.training.judges import Judge
 from models.training.renderers import render
 from models.training.world import KINDS, Scene, Thing, draw_scene
 
@@ -83,3 +85,16 @@ def test_figures_are_put_into_the_card_again_and_again(tmp_path: Path) -> None:
     assert text.startswith("above\n")
     assert text.endswith("below\n")
     assert table([]) in text
+
+
+def test_a_judge_that_knows_too_little_is_not_written_down(tmp_path: Path) -> None:
+    """One at 98 % is heard; one below it, of squares or of other shapes, ends with the cure."""
+    right, wrong = {"kind": 0.978, "style": 1.0}, {"kind": 1.0, "style": 0.97}
+    for own, own_wide in ((right, wrong), (wrong, right)):
+        with pytest.raises(SystemExit, match=r"97 % of the cases.*--judge-minutes"):
+            check_judge(_bench(tmp_path, own, own_wide))
+    check_judge(_bench(tmp_path, right, right))
+
+
+def _bench(folder: Path, own: dict[str, float], own_wide: dict[str, float]) -> Bench:
+    return Bench(folder, folder, None, Judge(), 1, own=own, own_wide=own_wide)
