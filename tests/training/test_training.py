@@ -155,7 +155,9 @@ def test_the_whole_chain_writes_a_folder_that_loads(
 def test_an_adapter_learns_its_style_and_is_read_by_the_service(tmp_path: Path) -> None:
     """Steps bring the loss down, the file goes on from where it was, and is a LoRA of ours."""
     torch.manual_seed(0)
-    save_state(tmp_path / "autoencoder.safetensors", both_ways(build_autoencoder()), seen=0)
+    autoencoder = build_autoencoder()
+    start_as_thumbnail(autoencoder)  # one at random leaves next to nothing in its latents to learn
+    save_state(tmp_path / "autoencoder.safetensors", both_ways(autoencoder), seen=0)
     teacher = Teacher()
     save_state(tmp_path / "teacher.safetensors", both_ways(teacher), seen=0)
     student = student_from_teacher(teacher)
@@ -171,7 +173,7 @@ def test_an_adapter_learns_its_style_and_is_read_by_the_service(tmp_path: Path) 
     again = LoraRun(tmp_path, "SKETCH_BW", CPU, 5e-3, (64, 64), scenes=2)
     with torch.no_grad():
         torch.manual_seed(1)
-        assert again.loss(index) < before - 0.005
+        assert again.loss(index) < 0.9 * before
     lora = read_lora(lora_path(tmp_path, "SKETCH_BW"), {"unet": student})
     assert all(factors.rank == RANK for factors in lora.values())
     assert lora_path(tmp_path, "SKETCH_BW").stat().st_size < 700_000
