@@ -40,7 +40,7 @@ THUMBNAIL_GAIN = 3.5  # brings colours of 0..1 to about unit variance
 def build_autoencoder() -> AutoencoderTiny:
     """Return one without blocks at the pictures' own size.
 
-    One at either end took a third of a request's time on a processor without AVX-512, and was
+    One at either end took a fifth of a request's time on a processor without AVX-512, and was
     worth nothing: what four channels cannot keep, no block of the decoder's brings back.
     """
     return AutoencoderTiny(
