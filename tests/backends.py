@@ -56,7 +56,8 @@ def backends_of(case: pytest.Metafunc) -> list[object]:
             return [backend]
     is_for_all = case.module.__name__ == _ON_ALL and "witness" not in case.fixturenames
     services = BACKENDS[1:] if is_for_all else BACKENDS[1:2]
-    return ["fake", *(pytest.param(name, marks=pytest.mark.slow) for name in services)]
+    marks = [pytest.mark.slow, pytest.mark.alone]
+    return ["fake", *(pytest.param(name, marks=marks) for name in services)]
 
 
 class Services:

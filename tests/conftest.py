@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return BACKENDS.index(callspec.params.get("backend", "fake") if callspec else "fake")
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """Logging that a test sets up ends with it: the next one finds its stream closed."""
+    handlers = logging.root.handlers
+    yield
+    logging.root.handlers = handlers
 
 
 @pytest.fixture(scope="session")

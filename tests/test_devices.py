@@ -32,6 +32,7 @@ def refine(service: Served, seed: int) -> httpx.Response:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_killed_engine_loses_no_request(two_devices: Served) -> None:
     """Of two engines under load one is killed: every request is answered 200, and two serve again.
 

@@ -78,6 +78,7 @@ def test_what_fails_alone_ends_no_engine(service: Faked) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_sick_device_is_told_within_a_second() -> None:
     """Readiness goes at once, not when the process has ended; exit and a new engine follow."""
     patience = {**HASTE, "first_backoff_s": 3.0}
@@ -102,6 +103,7 @@ def test_a_loss_that_the_next_engine_comes_too_late_for_is_told_at_once() -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_crash_loop_is_told_by_liveness() -> None:
     """Five ends in a short time: liveness says 503, so that an orchestrator acts."""
     patience = {"first_backoff_s": 0.1, "last_backoff_s": 0.2, "num_crashes": 3}
@@ -134,6 +136,7 @@ def test_a_signal_while_the_engine_loads_ends_all_at_once() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_neither_disk_nor_temporary_folder_is_needed() -> None:
     """Where no file can be written and there is no /tmp, pictures are made all the same."""
     with faked(TMPDIR="/nonexistent", FAKE_FILE_LIMIT="0") as service:

@@ -76,6 +76,7 @@ async def open_loop(service: Faked, rate: float, seconds: float, key: str = "") 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ten_times_the_capacity_costs_no_goodput() -> None:
     """Only 200 and 503 come back, as many pictures as at peak, and refusals at once with a time.
 
@@ -100,6 +101,7 @@ def test_ten_times_the_capacity_costs_no_goodput() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_flood_leaves_another_key_its_share() -> None:
     """Key B, one request a second: all are served beside a flood of A, and the p95 is told."""
 

@@ -61,6 +61,7 @@ class CountingClient(LocalEngineClient):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_hundred_who_go_cost_a_call_each_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """Queued, in steps or near the end: slots are free a call later, and no task is left."""
     monkeypatch.setenv("FAKE_STEP_S", "0.03")
@@ -109,6 +110,7 @@ def answered(connection: socket.socket) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_who_goes_leaves_the_slot_at_once() -> None:
     """Whoever waits behind a long request is served as if alone, once that one's caller has gone.
 
@@ -196,6 +198,7 @@ def call(service: Service) -> Call:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_kill_under_load_loses_nobody() -> None:
     """Each caller is answered: 200, or 503 with a time; and soon there are pictures again."""
     started = time.monotonic()
@@ -221,6 +224,7 @@ def test_a_kill_under_load_loses_nobody() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_drain_under_load_answers_whom_it_accepted() -> None:
     """After SIGTERM: 200 for who was accepted; `draining` or no connection for who comes later."""
     with faked(FAKE_STEP_S="0.05", REFINE_MAX_BATCH="4") as service:

@@ -111,6 +111,7 @@ def count(service: Served) -> Counted:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(PATIENCE_S)
 def test_all_routes_styles_and_loras_share_batches(service: Served) -> None:
     """Seven requests at once give the pictures that each gives alone, within 1 level.

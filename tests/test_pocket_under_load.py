@@ -42,6 +42,7 @@ def age_s(pid: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_kill_under_load_loses_no_picture() -> None:
     """503 `engine-restarting` for who asks then, and pictures again within load time + 5 s.
 
@@ -78,6 +79,7 @@ def test_a_kill_under_load_loses_no_picture() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_an_end_under_load_answers_whom_it_accepted() -> None:
     """After SIGTERM who was accepted has a picture, who comes is told `draining`; the code is 0."""
     with (

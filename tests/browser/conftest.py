@@ -21,10 +21,11 @@ _ARGUMENTS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that needs a browser is slow."""
+    """All that needs a browser is slow, and waits for pictures as an artist would."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.alone)
 
 
 # Of the package and not of the session: Playwright's own event loop would be in the way of others.

@@ -124,6 +124,7 @@ def test_a_large_shape_has_fewer_buckets(tiny_checkpoint: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # seven packages, of a quarter of a minute each on a good day
 def test_join_and_leave_under_compiled_and_captured_forwards(
     kl_checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -186,6 +186,7 @@ def test_a_wrong_key_is_cheap() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_right_beginning_takes_no_longer() -> None:
     """The medians of keys that begin right and wrong lie within their own noise."""
     key = "k" * 43

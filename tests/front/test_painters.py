@@ -42,6 +42,7 @@ async def draw(url: str, index: int, num_frames: int) -> tuple[list[bytes], list
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_sixteen_painters_share_one_engine(tiny_checkpoint: Path) -> None:
     """Each gets the pictures of his own colour, to the byte, and none waits twice the mean."""
     given: dict[str, Any] = {"model": str(tiny_checkpoint), "num_threads": 1}

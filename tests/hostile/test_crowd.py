@@ -40,6 +40,7 @@ def ask(http: httpx.Client, url: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize("isolation", ["thread", "process"])
 def test_fifty_pictures_at_the_caps_at_once(isolation: str) -> None:
     """All are answered with 300 MB more at most, in all processes, and the other key is served on.

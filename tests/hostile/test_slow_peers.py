@@ -79,6 +79,7 @@ class Peers:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_thousand_slow_peers_are_let_go() -> None:
     """All are closed within 30 s, their files are given back, and a good caller is served on."""
     with separate() as server, httpx.Client(base_url=server.url, timeout=60) as http:
