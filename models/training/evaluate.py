@@ -1,7 +1,7 @@
 """`python -m models.training.evaluate`: the figures of models/pocket and its contact sheet.
 
-It runs the shipped folder in bare diffusers. The judges learn from true renders alone, in a few
-minutes, the first time; their state is kept in the work folder.
+It runs the shipped folder in bare diffusers, and once through the service. The judges learn from
+true renders alone, in a few minutes, the first time; their state is kept in the work folder.
 """
 
 from __future__ import annotations

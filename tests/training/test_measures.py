@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from models.training.bench import (
 from models.training.evaluate import check_judge, table, updated, write_figures
 from models.training.judges import Judge
 from models.training.renderers import render
+from models.training.served import NotServed, median_seconds, served
 from models.training.world import KINDS, Scene, Thing, draw_scene
 
 if TYPE_CHECKING:
@@ -32,6 +34,26 @@ def test_a_mask_finds_the_thing() -> None:
     mask = mask_of(render([scene], "doodle", (128, 128))[0])
     assert mask.float().mean().item() == pytest.approx((2 * 0.3 * 0.76) ** 2, abs=0.04)
     assert not mask[:8].any()
+
+
+@pytest.mark.slow
+def test_the_service_is_timed_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    """Started by its own command, whatever the settings of who measures; pictures alone count."""
+    monkeypatch.setenv("REFINE_API_KEYS", "nobody-gives-it")
+    with served(tiny_checkpoint) as url:
+        assert 0 < median_seconds(url, 2.0) < 60
+        with pytest.raises(NotServed):
+            median_seconds(url + "/elsewhere", 0.5)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url + "/health/live")
+
+
+def test_a_service_that_does_not_start_is_told(tmp_path: Path) -> None:
+    """A folder that holds no checkpoint ends the service, and the wait for it."""
+    with pytest.raises(NotServed, match="ended with 1"), served(tmp_path):
+        pass
 
 
 def test_saturation_tells_ink_from_crayon() -> None:
