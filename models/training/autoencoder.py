@@ -40,9 +40,9 @@ THUMBNAIL_GAIN = 3.5  # brings colours of 0..1 to about unit variance
 def build_autoencoder() -> AutoencoderTiny:
     """Return one without blocks at the pictures' own size, and with two at half of it.
 
-    One at either end, and a third one at half the size, took a fourth of a request's time on a
-    processor without AVX-512, and were worth nothing: what four channels cannot keep, no block of
-    the decoder's brings back.
+    One at either end took a fifth of a request's time on a processor without AVX-512, and was
+    worth nothing, as was a third one at half the size, which took little: what four channels
+    cannot keep, no block of the decoder's brings back.
     """
     return AutoencoderTiny(
         encoder_block_out_channels=(CHANNELS,) * 4,
