@@ -12,6 +12,7 @@ import pytest
 from tests.front.api import Api
 
 WEB = Path(__file__).parents[2] / "service" / "front" / "web"
+FILES = [path for path in WEB.rglob("*") if path.is_file()]
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -48,8 +49,8 @@ def test_the_page_needs_no_key(visitor: Visitor) -> None:
 
 def test_a_file_is_served_as_what_it_is(visitor: Visitor) -> None:
     """Each file arrives unchanged, with its type and without sniffing."""
-    for path in WEB.iterdir():
-        answer = visitor.get(f"/web/{path.name}")
+    for path in FILES:
+        answer = visitor.get(f"/web/{path.relative_to(WEB)}")
         assert answer.content == path.read_bytes()
         assert answer.headers["content-type"] == MEDIA_TYPES[path.suffix]
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -98,7 +99,7 @@ def test_no_path_leads_out_of_the_page(visitor: Visitor, path: str) -> None:
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
     """No file names another origin to load from, and nothing in it is inline."""
-    for path in WEB.iterdir():
+    for path in FILES:
         text = path.read_text("utf-8")
         assert not re.search(r"""(src|href|url|import|from)\W{1,3}(https?:)?//""", text), path
     page = (WEB / "index.html").read_text("utf-8")
@@ -108,8 +109,8 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 def test_modules_that_are_imported_exist() -> None:
     """Each import of a module names a file that is there, and every icon is in the sprite."""
     sprite = (WEB / "icons.svg").read_text("utf-8")
-    for path in WEB.glob("*.js"):
-        for name in re.findall(r'from "\./([^"]+)"', path.read_text("utf-8")):
-            assert (WEB / name).exists(), (path, name)
+    for path in WEB.rglob("*.js"):
+        for name in re.findall(r'from "(\.[^"]+)"', path.read_text("utf-8")):
+            assert (path.parent / name).exists(), (path, name)
     for name in re.findall(r"icons\.svg#([a-z]+)", (WEB / "index.html").read_text("utf-8")):
         assert f'id="{name}"' in sprite, name

@@ -14,7 +14,7 @@ from tests.front.sockets import PICTURE
 from tests.servers import KEY, running_server
 
 HERE = Path(__file__).parent
-CLIENT = HERE.parent.parent / "service/front/web/realtime.js"
+CLIENT = HERE.parent.parent / "service/front/web/live/realtime.js"
 
 
 def test_the_page_s_client_keeps_its_promises() -> None:
@@ -41,5 +41,5 @@ def test_the_page_s_client_keeps_its_promises() -> None:
 
 def test_the_clients_are_short() -> None:
     """A client in another language is an afternoon's work: these two stay under 150 lines."""
-    for client in (CLIENT, CLIENT.parent.parent.parent / "live.py"):
+    for client in (CLIENT, HERE.parent.parent / "service/live.py"):
         assert len(client.read_text().splitlines()) < 150

@@ -1,30 +1,30 @@
 // Wires the page together: what is made here, and which one hears of which.
 
-import { Access } from "./access.js";
-import { Api } from "./api.js";
-import { Drawing } from "./canvas.js";
-import { Connection } from "./connection.js";
-import { byId, on, popover } from "./dom.js";
-import { DOODLES, drawDoodle } from "./doodles.js";
-import { Jobs } from "./jobs.js";
-import { listenToKeys } from "./keys.js";
-import { Live } from "./live.js";
-import { Notices } from "./notices.js";
-import { Palette } from "./palette.js";
-import { Panel } from "./panel.js";
-import { takePictures } from "./pictures.js";
-import { Pointer } from "./pointer.js";
-import { CodeDialog, download, savePicture } from "./saving.js";
-import { INPAINT_ROUTE, LIVE_ROUTE, REFINE_ROUTE, Settings, randomSeed } from "./settings.js";
-import { bindDialogs, buildExamples, buildKeyList } from "./sheets.js";
-import { Status } from "./status.js";
-import { choices } from "./storage.js";
-import { Strip } from "./strip.js";
-import { bindTheme } from "./theme.js";
-import { Toolbox } from "./toolbox.js";
-import { VIEWS, View } from "./view.js";
-import { Viewport } from "./viewport.js";
-import { Work } from "./work.js";
+import { Access } from "./shell/access.js";
+import { Api } from "./io/api.js";
+import { Drawing } from "./drawing/canvas.js";
+import { Connection } from "./live/connection.js";
+import { byId, on, popover } from "./shell/dom.js";
+import { DOODLES, drawDoodle } from "./drawing/doodles.js";
+import { Jobs } from "./live/requests.js";
+import { listenToKeys } from "./shell/keys.js";
+import { Live } from "./live/live.js";
+import { Notices } from "./shell/notices.js";
+import { Palette } from "./drawing/palette.js";
+import { Panel } from "./panel/panel.js";
+import { takePictures } from "./io/import_image.js";
+import { Pointer } from "./drawing/pointer.js";
+import { CodeDialog, download, savePicture } from "./io/export.js";
+import { INPAINT_ROUTE, LIVE_ROUTE, REFINE_ROUTE, Settings, randomSeed } from "./panel/settings.js";
+import { bindDialogs, buildExamples, buildKeyList } from "./shell/dialogs.js";
+import { Status } from "./shell/status.js";
+import { choices } from "./io/storage.js";
+import { Strip } from "./shell/history_strip.js";
+import { bindTheme } from "./shell/theme.js";
+import { Toolbox } from "./drawing/toolbox.js";
+import { VIEWS, View } from "./shell/result_view.js";
+import { Viewport } from "./drawing/viewport.js";
+import { Work } from "./io/autosave.js";
 
 const OPEN_AGAIN_MS = 1000;
 

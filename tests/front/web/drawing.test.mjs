@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { floodRegion } from "../../../service/front/web/filling.js";
-import { actionOf } from "../../../service/front/web/keys.js";
-import { Stroke, pressureOf } from "../../../service/front/web/strokes.js";
+import { floodRegion } from "../../../service/front/web/drawing/flood_fill.js";
+import { actionOf } from "../../../service/front/web/shell/keys.js";
+import { Stroke, pressureOf } from "../../../service/front/web/drawing/strokes.js";
 
 /** A picture of rows of letters, one colour a letter. */
 function pictureOf(rows) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { History, LEAST_ENTRIES, MAX_BYTES, MAX_ENTRIES } from "../../../service/front/web/history.js";
+import { History, LEAST_ENTRIES, MAX_BYTES, MAX_ENTRIES } from "../../../service/front/web/drawing/history.js";
 
 /** A document of one number; an entry is another number, and swapping exchanges them. */
 function documentOf(bytes = 1) {

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Live } from "../../../service/front/web/live.js";
-import { LIVE_ROUTE, REFINE_ROUTE, Settings } from "../../../service/front/web/settings.js";
+import { Live } from "../../../service/front/web/live/live.js";
+import { LIVE_ROUTE, REFINE_ROUTE, Settings } from "../../../service/front/web/panel/settings.js";
 
 /** A drawing whose picture is its text. */
 class Drawing extends EventTarget {

@@ -3,7 +3,7 @@ import test from "node:test";
 
 import {
   COALESCE_MS, LONGEST_WAIT_MS, MAX_IN_FLIGHT, Order, Pacer, SETTLE_MS, SLOW_SETTLE_MS,
-} from "../../../service/front/web/pacing.js";
+} from "../../../service/front/web/live/pacing.js";
 
 test("changes within 64 ms share a frame", () => {
   const pacer = new Pacer();

@@ -1,11 +1,11 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { fingerprint } from "../../../service/front/web/hashing.js";
+import { fingerprint } from "../../../service/front/web/live/fingerprint.js";
 import {
   DEFAULTS, INPAINT_ROUTE, LIVE_ROUTE, LIVE_STEPS, MAX_SEED, REFINE_ROUTE, Settings, UPSCALE_ROUTE,
   randomSeed, sound, stepsRun, strengthWord, toFields,
-} from "../../../service/front/web/settings.js";
+} from "../../../service/front/web/panel/settings.js";
 
 test("the steps that run are those of the sampler, float and all", () => {
   assert.equal(stepsRun(16, 0.31), 15);

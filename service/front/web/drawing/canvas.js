@@ -2,7 +2,7 @@
 // What changes the drawing otherwise ends the stroke that is being drawn; what is still added to
 // that one then is passed over.
 
-import { floodRegion } from "./filling.js";
+import { floodRegion } from "./flood_fill.js";
 import { History } from "./history.js";
 import {
   boundsOf, clipped, copyInto, copyOf, copyRegion, drawCover, inkOf, joined, rectOf, toBlob,

@@ -1,6 +1,6 @@
 // The brush's controls: tool, colours, size and opacity, bound to the toolbox.
 
-import { byId, make, on } from "./dom.js";
+import { byId, make, on } from "../shell/dom.js";
 
 // The colours that the bundled model was trained with, by its own names.
 const COLOURS = {

@@ -1,6 +1,6 @@
 // Files that leave the page: the picture with its parameters, the drawing, and code.
 
-import { byId, make, on } from "./dom.js";
+import { byId, make, on } from "../shell/dom.js";
 import { snippets } from "./snippets.js";
 
 /** Hand a file to the browser's downloads. */

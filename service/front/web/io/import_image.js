@@ -1,6 +1,6 @@
 // Pictures from outside: opened, pasted or dropped onto the page.
 
-import { byId, on } from "./dom.js";
+import { byId, on } from "../shell/dom.js";
 
 const MAX_BYTES = 40 << 20;
 

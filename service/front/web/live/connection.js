@@ -1,6 +1,6 @@
 // Frames over the realtime socket, each a promise of its answer.
 
-import { ApiError, sentence } from "./api.js";
+import { ApiError, sentence } from "../io/api.js";
 import { Realtime } from "./realtime.js";
 
 /**

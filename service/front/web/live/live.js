@@ -1,8 +1,8 @@
 // Live painting: sends frames while the drawing changes, and hands on the pictures in order.
 
-import { fingerprint } from "./hashing.js";
+import { fingerprint } from "./fingerprint.js";
 import { Order, Pacer } from "./pacing.js";
-import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "./settings.js";
+import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "../panel/settings.js";
 
 /**
  * Frames go through `transport.send({route, fields, blob})`, a promise of the answer.

@@ -2,7 +2,7 @@
 
 import {
   INPAINT_ROUTE, REFINE_ROUTE, SIDES, UPSCALE_ROUTE, randomSeed, toFields,
-} from "./settings.js";
+} from "../panel/settings.js";
 
 /** Calls `onPicture(picture, isNewest)` and `onError(error)`, which who wires it sets. */
 export class Jobs {

@@ -1,7 +1,7 @@
 // The settings' controls: each shows its value, and says in words what it will do.
 
 import { LIVE_STEPS, SIDES, randomSeed, stepsRun, strengthWord } from "./settings.js";
-import { byId, make } from "./dom.js";
+import { byId, make } from "../shell/dom.js";
 
 /** Bind the panel to the settings, both ways. */
 export class Panel {

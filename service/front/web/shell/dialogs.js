@@ -1,7 +1,7 @@
 // The sheets that open over the page: examples, keys.
 
 import { byId, make } from "./dom.js";
-import { DOODLES, drawDoodle } from "./doodles.js";
+import { DOODLES, drawDoodle } from "../drawing/doodles.js";
 import { KEY_LIST } from "./keys.js";
 
 const THUMBNAIL = 184;

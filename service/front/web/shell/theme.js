@@ -1,7 +1,7 @@
 // Light, dark, or as the system says.
 
 import { byId } from "./dom.js";
-import { choices } from "./storage.js";
+import { choices } from "../io/storage.js";
 
 const THEMES = ["auto", "light", "dark"];
 const ICONS = { auto: "auto", light: "sun", dark: "moon" };
