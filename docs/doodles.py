@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from models.training.renderers import DOODLE, render
-from models.training.world import Scene, Thing
+from models.training.scenes.renderers import DOODLE, render
+from models.training.scenes.scene import Scene, Thing
 
 HOUSE = "a red house in a meadow"
 DOODLES = {

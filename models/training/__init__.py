@@ -1,1 +1,1 @@
-"""How models/pocket was made: a drawn world, an autoencoder, a teacher and its distillation."""
+"""How models/pocket is trained: rendered scenes, an autoencoder, a teacher, its distillation."""

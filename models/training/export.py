@@ -11,11 +11,11 @@ from torch import nn
 
 from models.catalog import BUNDLED
 from models.manifest import record_folder
-from models.training.autoencoder import build_autoencoder, load_autoencoder
-from models.training.nets import build_scheduler
-from models.training.student import latest_student, load_student, student_from_teacher
-from models.training.teacher import Teacher, load_teacher
-from models.training.tokens import build_tokenizer
+from models.training.networks.architecture import build_scheduler
+from models.training.networks.tokenizer import build_tokenizer
+from models.training.stages.autoencoder import build_autoencoder, load_autoencoder
+from models.training.stages.student import latest_student, load_student, student_from_teacher
+from models.training.stages.teacher import Teacher, load_teacher
 
 KEPT = ("README.md", "contact-sheet.jpg", "evaluation.json")  # outlive an export
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.training.bank import Shape
+from models.training.stages.latent_dataset import Shape
 
 SMALL = "128x128"
 LARGE = "512x512"

@@ -16,19 +16,19 @@ from pathlib import Path
 import torch
 
 from models.allocation import hold_memory
-from models.training.adversarial import ADVERSARIAL, AdversarialRun
-from models.training.autoencoder import load_autoencoder, train_autoencoder
-from models.training.bank import Bank, fill_bank
-from models.training.checkpoint import Budget
 from models.training.export import export, folder_megabytes
-from models.training.inherit import inherit, inherit_student
-from models.training.loop import Run, fit
-from models.training.lora import train_loras
-from models.training.reading import train_reading
+from models.training.loop.checkpoint import Budget
+from models.training.loop.data_parallel import Team, run_together
+from models.training.loop.fit import Run, fit
 from models.training.recipe import parse_diet, recipe
-from models.training.student import ENDED, GUIDED, REHEARSED, STUDENT, StudentRun
-from models.training.teacher import Mixture, TeacherRun, is_taught
-from models.training.team import Team, run_together
+from models.training.stages.adversarial import ADVERSARIAL, AdversarialRun
+from models.training.stages.autoencoder import load_autoencoder, train_autoencoder
+from models.training.stages.latent_dataset import Bank, fill_bank
+from models.training.stages.lora import train_loras
+from models.training.stages.student import ENDED, GUIDED, REHEARSED, STUDENT, StudentRun
+from models.training.stages.teacher import Mixture, TeacherRun, is_taught
+from models.training.stages.text_encoder import train_reading
+from models.training.stages.warm_start import inherit, inherit_student
 
 STAGES = (
     "autoencoder", "bank", "reading", "teacher", GUIDED, ENDED, STUDENT, REHEARSED,

@@ -16,8 +16,8 @@ from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.lora_files import own_lora
 from models.pipeline import Pipeline
 from models.styles import load_styles
-from models.training.renderers import DOODLE, render
-from models.training.sheet import SHOWN
+from models.training.evaluation.contact_sheet import SHOWN
+from models.training.scenes.renderers import DOODLE, render
 from service.jobs import Pixels
 from tests.engine.runs import make_engine, make_job, picture, run
 

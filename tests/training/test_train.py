@@ -13,29 +13,29 @@ from safetensors.torch import load_file
 
 from models.lora import read_lora
 from models.manifest import Scope, find_faults
-from models.training.autoencoder import (
+from models.training.evaluation.classifier import Judge, frechet
+from models.training.evaluation.sampling import load_pipeline, refine
+from models.training.export import folder_megabytes
+from models.training.loop.checkpoint import Average, Budget, load_state, prefixed, save_state
+from models.training.loop.precision import mixed
+from models.training.networks.architecture import GUIDANCE_WIDTH
+from models.training.networks.noise import guidance_embedding
+from models.training.networks.tokenizer import tokenize
+from models.training.recipe import parse_diet, recipe
+from models.training.scenes.renderers import render
+from models.training.scenes.scene import draw_scene
+from models.training.stages.autoencoder import (
     build_autoencoder,
     load_autoencoder,
     psnr,
     start_as_thumbnail,
 )
-from models.training.bank import Bank, fill_bank, make_chunk
-from models.training.checkpoint import Average, Budget, load_state, prefixed, save_state
-from models.training.diffusion import guidance_embedding
-from models.training.export import folder_megabytes
-from models.training.inherit import inherit
-from models.training.judges import Judge, frechet
-from models.training.lora import RANK, LoraRun, lora_path
-from models.training.nets import GUIDANCE_WIDTH
-from models.training.precision import mixed
-from models.training.recipe import parse_diet, recipe
-from models.training.renderers import render
-from models.training.sampling import load_pipeline, refine
-from models.training.student import student_from_teacher
-from models.training.teacher import Teacher, load_teacher
-from models.training.tokens import tokenize
+from models.training.stages.latent_dataset import Bank, fill_bank, make_chunk
+from models.training.stages.lora import RANK, LoraRun, lora_path
+from models.training.stages.student import student_from_teacher
+from models.training.stages.teacher import Teacher, load_teacher
+from models.training.stages.warm_start import inherit
 from models.training.train import POCKET, STAGES, main
-from models.training.world import draw_scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,8 +122,8 @@ def test_the_whole_chain_writes_a_folder_that_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A moment of every stage, twice: the second run resumes, and diffusers loads the folder."""
-    monkeypatch.setattr("models.training.autoencoder.POOL", ((64, 1),))
-    monkeypatch.setattr("models.training.autoencoder.SHARES", (0.5, 0.5))
+    monkeypatch.setattr("models.training.stages.autoencoder.POOL", ((64, 1),))
+    monkeypatch.setattr("models.training.stages.autoencoder.SHARES", (0.5, 0.5))
     seen: list[dict[str, int]] = []
     for _ in range(2):
         for stage in STAGES[: STAGES.index("lora")]:
@@ -282,7 +282,7 @@ def test_bfloat16_is_used_where_a_processor_has_units_for_it(
     monkeypatch: pytest.MonkeyPatch, *, native: bool
 ) -> None:
     """Without them a product stays in float32, which is faster there by two orders."""
-    monkeypatch.setattr("models.training.precision.has_bf16_products", lambda: native)
+    monkeypatch.setattr("models.training.loop.precision.has_bf16_products", lambda: native)
     with mixed(CPU):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if native else torch.float32)

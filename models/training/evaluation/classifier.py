@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from tqdm import tqdm
 
-from models.training.bank import Shape
-from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
-from models.training.gbuffer import rasterise
-from models.training.loop import fit
-from models.training.palette import COLOUR_NAMES
-from models.training.precision import mixed
-from models.training.renderers import PAINTERS
-from models.training.world import KINDS, Scene, draw_scene
+from models.training.loop.checkpoint import Average, Budget, load_state, part, prefixed, save_state
+from models.training.loop.fit import fit
+from models.training.loop.precision import mixed
+from models.training.scenes.gbuffer import rasterise
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.renderers import PAINTERS
+from models.training.scenes.scene import KINDS, Scene, draw_scene
+from models.training.stages.latent_dataset import Shape
 
 SIDE = 96  # pixels; the shorter side that pictures are shrunk to by area
 SQUARE: Shape = (128, 128)

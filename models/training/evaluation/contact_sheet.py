@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from models.styles import load_styles
-from models.training.renderers import DOODLE, render
-from models.training.sampling import refine
-from models.training.world import Scene, Thing
+from models.training.evaluation.sampling import refine
+from models.training.scenes.renderers import DOODLE, render
+from models.training.scenes.scene import Scene, Thing
 
 TILE = 128
 SHOWN = (

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from models.styles import load_styles
-from models.training.judges import HELD_OUT_SEEDS, Judge, single_scenes
-from models.training.palette import COLOUR_NAMES
-from models.training.world import KINDS, Scene, draw_scene
+from models.training.evaluation.classifier import HELD_OUT_SEEDS, Judge, single_scenes
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.scene import KINDS, Scene, draw_scene
 
 GUIDANCE = 6.0
 

@@ -14,8 +14,8 @@ from torch.backends.cpu import get_cpu_capability
 from tqdm import tqdm
 
 from models.device import has_bf16_products, pick_dtype
-from models.training.autoencoder import psnr
-from models.training.bench import (
+from models.training.evaluation.classifier import HELD_OUT_SEEDS, STYLES, frechet, single_scenes
+from models.training.evaluation.latency import (
     GUIDANCE,
     Bench,
     Row,
@@ -29,15 +29,15 @@ from models.training.bench import (
     saturation_of,
     truth,
 )
-from models.training.captions import caption
-from models.training.distill import guided, guided_denoised
-from models.training.judges import HELD_OUT_SEEDS, STYLES, frechet, single_scenes
-from models.training.palette import COLOUR_NAMES
-from models.training.renderers import DOODLE, PAINTERS, render
-from models.training.sampling import load_pipeline, refine, sample_teacher
-from models.training.served import median_seconds
-from models.training.teacher import is_taught, load_teacher
-from models.training.world import KINDS, Scene, Thing
+from models.training.evaluation.sampling import load_pipeline, refine, sample_teacher
+from models.training.evaluation.served import median_seconds
+from models.training.scenes.captions import caption
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.renderers import DOODLE, PAINTERS, render
+from models.training.scenes.scene import KINDS, Scene, Thing
+from models.training.stages.autoencoder import psnr
+from models.training.stages.distillation import guided, guided_denoised
+from models.training.stages.teacher import is_taught, load_teacher
 
 SHAPES = [(h, w) for h in (512, 640, 1024) for w in (512, 640, 1024)]
 GRAINY = ("PHOTOGRAPHY", "SKETCH_BW", "SKETCH_COLOR", "ILLUSTRATION")

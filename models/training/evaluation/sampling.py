@@ -12,12 +12,12 @@ from diffusers import LatentConsistencyModelImg2ImgPipeline
 from torch import Tensor
 from tqdm import tqdm
 
-from models.training import diffusion
-from models.training.bank import decode
-from models.training.distill import guided_denoised
-from models.training.precision import mixed
-from models.training.teacher import Teacher
-from models.training.tokens import tokenize
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.distillation import guided_denoised
+from models.training.stages.latent_dataset import decode
+from models.training.stages.teacher import Teacher
 
 BATCH = 8
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]

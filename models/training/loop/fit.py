@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from models.training.checkpoint import Budget
-from models.training.pace import Pace
-from models.training.team import ALONE, Team
+from models.training.loop.checkpoint import Budget
+from models.training.loop.data_parallel import ALONE, Team
+from models.training.loop.thread_tuner import Pace
 
 SHOWN_EVERY = 20
 

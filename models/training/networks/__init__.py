@@ -1,0 +1,1 @@
+"""The networks of models/pocket, their tokenizer, and the maths of the noise."""

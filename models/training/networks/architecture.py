@@ -7,7 +7,7 @@ from diffusers import LCMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from models.training.tokens import MAX_TOKENS, build_tokenizer
+from models.training.networks.tokenizer import MAX_TOKENS, build_tokenizer
 
 TEXT_WIDTH = 128
 TEXT_LAYERS = 4

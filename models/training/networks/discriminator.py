@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from torch.nn.utils.parametrizations import spectral_norm
 
-from models.training.nets import TEXT_WIDTH
+from models.training.networks.architecture import TEXT_WIDTH
 
 LAYERS = ((4, 64, 1), (64, 128, 2), (128, 192, 2), (192, 192, 1), (192, 192, 2))  # in, out, stride
 SPEAKING = (1, 3, 4)  # the layers that are asked: squares of 6, 20 and 32 latents

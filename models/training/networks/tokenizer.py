@@ -13,9 +13,9 @@ from functools import cache
 from transformers import CLIPTokenizer
 
 from models.styles import load_styles
-from models.training.captions import caption
-from models.training.renderers import DOODLE
-from models.training.world import draw_scene
+from models.training.scenes.captions import caption
+from models.training.scenes.renderers import DOODLE
+from models.training.scenes.scene import draw_scene
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MAX_TOKENS = 77

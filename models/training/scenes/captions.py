@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from models.styles import load_styles
-from models.training.renderers import DOODLE
-from models.training.world import Scene, Thing
+from models.training.scenes.renderers import DOODLE
+from models.training.scenes.scene import Scene, Thing
 
 _OTHER_NAMES = {
     "circle": ("circle", "disc", "ball"),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.training.palette import COLOURS, part_colour
-from models.training.places import Backdrop, Field, paint_place
-from models.training.shapes import SHAPES
-from models.training.textures import value_noise
-from models.training.world import Scene, Thing
+from models.training.scenes.palette import COLOURS, part_colour
+from models.training.scenes.places import Backdrop, Field, paint_place
+from models.training.scenes.scene import Scene, Thing
+from models.training.scenes.shapes import SHAPES
+from models.training.scenes.textures import value_noise
 
 FAR = 4.0  # a distance larger than any in a picture
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from models.training.gbuffer import GBuffer
-from models.training.textures import blur
+from models.training.scenes.gbuffer import GBuffer
+from models.training.scenes.textures import blur
 
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 

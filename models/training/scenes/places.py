@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from models.training.palette import COLOURS
-from models.training.textures import fractal, hashed, noise_of
+from models.training.scenes.palette import COLOURS
+from models.training.scenes.textures import fractal, hashed, noise_of
 
 
 class Backdrop(NamedTuple):

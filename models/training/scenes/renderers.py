@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.training import painters_drawn as drawn
-from models.training import painters_lit as lit
-from models.training.gbuffer import GBuffer, rasterise
-from models.training.world import Scene
+from models.training.scenes import styles_drawn as drawn
+from models.training.scenes import styles_lit as lit
+from models.training.scenes.gbuffer import GBuffer, rasterise
+from models.training.scenes.scene import Scene
 
 Painter = Callable[[GBuffer], Tensor]
 PAINTERS: dict[str, Painter] = {

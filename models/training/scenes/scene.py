@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from models.training.palette import COLOUR_NAMES
+from models.training.scenes.palette import COLOUR_NAMES
 
 KINDS = (
     "circle", "square", "triangle", "star", "heart", "house", "tree", "mountain",

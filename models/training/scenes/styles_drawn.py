@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from models.training.gbuffer import GBuffer
-from models.training.lighting import (
+from models.training.scenes.gbuffer import GBuffer
+from models.training.scenes.lighting import (
     BLACK,
     WHITE,
     colour,
@@ -26,7 +26,7 @@ from models.training.lighting import (
     over,
     saturate,
 )
-from models.training.textures import blur, fractal, noise_of
+from models.training.scenes.textures import blur, fractal, noise_of
 
 
 def paint_anime(g: GBuffer) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.training.gbuffer import GBuffer
-from models.training.lighting import (
+from models.training.scenes.gbuffer import GBuffer
+from models.training.scenes.lighting import (
     WHITE,
     colour,
     contrast,
@@ -25,7 +25,7 @@ from models.training.lighting import (
     shift,
     vignette,
 )
-from models.training.textures import blur, fractal, hashed, noise_of, value_noise
+from models.training.scenes.textures import blur, fractal, hashed, noise_of, value_noise
 
 
 def paint_none(g: GBuffer) -> Tensor:

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.training import diffusion
-from models.training.checkpoint import load_state, save_state
-from models.training.critic import Critic, disapproval, mistakes
-from models.training.distill import Lesson, consistency, huber
-from models.training.precision import mixed
-from models.training.rehearsal import Rehearsing
-from models.training.student import STUDENT, LessonRun, state_of
-from models.training.teacher import Mixture, Teacher
-from models.training.team import ALONE, Team
+from models.training.loop.checkpoint import load_state, save_state
+from models.training.loop.data_parallel import ALONE, Team
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.networks.discriminator import Critic, disapproval, mistakes
+from models.training.stages.distillation import Lesson, consistency, huber
+from models.training.stages.rollout import Rehearsing
+from models.training.stages.student import STUDENT, LessonRun, state_of
+from models.training.stages.teacher import Mixture, Teacher
 
 ADVERSARIAL, CRITIC = "adversarial", "critic"  # the stage, and a state that it leaves
 PULL = 1.3  # of the critic, in units of the goal's and of x_t's share of noise

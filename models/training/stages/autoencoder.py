@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from tqdm import tqdm
 
-from models.training.checkpoint import Average, Budget, load_state, part, prefixed, save_state
-from models.training.loop import fit
-from models.training.precision import mixed
-from models.training.renderers import DOODLE, PAINTERS, render
-from models.training.textures import dead_leaves, pink_noise
-from models.training.world import draw_scene
+from models.training.loop.checkpoint import Average, Budget, load_state, part, prefixed, save_state
+from models.training.loop.fit import fit
+from models.training.loop.precision import mixed
+from models.training.scenes.renderers import DOODLE, PAINTERS, render
+from models.training.scenes.scene import draw_scene
+from models.training.scenes.textures import dead_leaves, pink_noise
 
 CHANNELS = 32
 CROP = 64

@@ -27,12 +27,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.training import diffusion
-from models.training.bank import Sample
-from models.training.nets import GUIDANCE_WIDTH, TRUNK_ZOOM, Trunk, build_unet, predict
-from models.training.precision import mixed
-from models.training.teacher import Teacher
-from models.training.tokens import tokenize
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.networks.architecture import (
+    GUIDANCE_WIDTH,
+    TRUNK_ZOOM,
+    Trunk,
+    build_unet,
+    predict,
+)
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.latent_dataset import Sample
+from models.training.stages.teacher import Teacher
 
 MIN_W, MAX_W = -0.5, 19.0
 RESCALE = 0.8  # how much of guidance's gain in contrast is taken back (arXiv 2305.08891, 3.4)

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from tqdm import tqdm
 
-from models.training.captions import caption
-from models.training.checkpoint import Budget
-from models.training.gbuffer import rasterise
-from models.training.precision import mixed
-from models.training.renderers import DOODLE, PAINTERS, render
-from models.training.team import Team
-from models.training.tokens import tokenize
-from models.training.world import draw_scene
+from models.training.loop.checkpoint import Budget
+from models.training.loop.data_parallel import Team
+from models.training.loop.precision import mixed
+from models.training.networks.tokenizer import tokenize
+from models.training.scenes.captions import caption
+from models.training.scenes.gbuffer import rasterise
+from models.training.scenes.renderers import DOODLE, PAINTERS, render
+from models.training.scenes.scene import draw_scene
 
 STYLES = (*PAINTERS, DOODLE)
 STYLES_A_SCENE = 3  # a rasterised scene is painted in so many styles

@@ -28,15 +28,15 @@ from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.training import diffusion
-from models.training.autoencoder import load_autoencoder
-from models.training.bank import Shape, make_chunk, sample_of
-from models.training.checkpoint import Budget, save_state
-from models.training.distill import OWN_GAPS, Asked, consistency, huber
-from models.training.loop import fit
-from models.training.precision import mixed
-from models.training.student import latest_student, load_student
-from models.training.teacher import load_teacher
+from models.training.loop.checkpoint import Budget, save_state
+from models.training.loop.fit import fit
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.stages.autoencoder import load_autoencoder
+from models.training.stages.distillation import OWN_GAPS, Asked, consistency, huber
+from models.training.stages.latent_dataset import Shape, make_chunk, sample_of
+from models.training.stages.student import latest_student, load_student
+from models.training.stages.teacher import load_teacher
 
 LORA_STYLES = ("SKETCH_BW", "FANTASY_ART")
 RANK = 8

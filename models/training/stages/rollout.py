@@ -17,12 +17,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from models.lcm import LCMSchedule
-from models.training.bank import Sample
-from models.training.distill import Asked, Lesson, consistency, huber
-from models.training.nets import build_scheduler
-from models.training.precision import mixed
-from models.training.requests import REACH, Goal, groups
-from models.training.teacher import Teacher
+from models.training.loop.precision import mixed
+from models.training.networks.architecture import build_scheduler
+from models.training.stages.distillation import Asked, Lesson, consistency, huber
+from models.training.stages.latent_dataset import Sample
+from models.training.stages.rollout_requests import REACH, Goal, groups
+from models.training.stages.teacher import Teacher
 
 
 class Rehearsal(NamedTuple):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from models.lcm import LCMSchedule, timesteps
-from models.training import diffusion
-from models.training.bank import Sample
+from models.training.networks import noise as diffusion
+from models.training.stages.latent_dataset import Sample
 
 REACH = 799  # timestep: what is open below it, a picture tells; above, what a picture shows is open
 KEPT_LATEST = 479  # timestep: of four steps from nothing the last one stands below it

@@ -8,13 +8,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from models.training.checkpoint import Average, load_state, part, prefixed, save_state
-from models.training.distill import Consistency, Endings, Guidance, Lesson
-from models.training.muon import Muon
-from models.training.nets import build_unet
-from models.training.rehearsal import Rehearsing
-from models.training.teacher import Mixture, Teacher, load_teacher
-from models.training.team import ALONE, Team
+from models.training.loop.checkpoint import Average, load_state, part, prefixed, save_state
+from models.training.loop.data_parallel import ALONE, Team
+from models.training.loop.muon import Muon
+from models.training.networks.architecture import build_unet
+from models.training.stages.distillation import Consistency, Endings, Guidance, Lesson
+from models.training.stages.rollout import Rehearsing
+from models.training.stages.teacher import Mixture, Teacher, load_teacher
 
 # The lessons' stages, in their order.
 GUIDED, ENDED, STUDENT, REHEARSED = "guided", "ended", "student", "rehearsed"

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from models.training import diffusion
-from models.training.bank import Bank, Sample
-from models.training.checkpoint import Average, load_state, part, prefixed, save_state
-from models.training.muon import Muon
-from models.training.nets import TRUNK_ZOOM, Trunk, build_text_encoder, build_unet, predict
-from models.training.precision import mixed
-from models.training.team import ALONE, Team
-from models.training.tokens import tokenize
+from models.training.loop.checkpoint import Average, load_state, part, prefixed, save_state
+from models.training.loop.data_parallel import ALONE, Team
+from models.training.loop.muon import Muon
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.networks.architecture import (
+    TRUNK_ZOOM,
+    Trunk,
+    build_text_encoder,
+    build_unet,
+    predict,
+)
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.latent_dataset import Bank, Sample
 
 EARLY, EARLY_TRUNK = 1.0, 0.45  # the exponent that spreads timesteps; 1 is even
 THING_WEIGHT, THING_WEIGHT_TRUNK = 2.0, 4.0

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from models.training.bank import STYLES
-from models.training.captions import caption
-from models.training.checkpoint import Budget
-from models.training.loop import fit
-from models.training.palette import COLOUR_NAMES
-from models.training.precision import mixed
-from models.training.teacher import Teacher, TeacherState
-from models.training.tokens import tokenize
-from models.training.world import KINDS, PLACES, Scene, draw_scene
+from models.training.loop.checkpoint import Budget
+from models.training.loop.fit import fit
+from models.training.loop.precision import mixed
+from models.training.networks.tokenizer import tokenize
+from models.training.scenes.captions import caption
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.scene import KINDS, PLACES, Scene, draw_scene
+from models.training.stages.latent_dataset import STYLES
+from models.training.stages.teacher import Teacher, TeacherState
 
 READ_SEEDS = 80_000_000
 BATCH = 64

@@ -16,11 +16,11 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
-from models.training import diffusion
-from models.training.checkpoint import prefixed, save_state
-from models.training.nets import GUIDANCE_WIDTH
-from models.training.student import STUDENT, latest_student
-from models.training.teacher import Teacher
+from models.training.loop.checkpoint import prefixed, save_state
+from models.training.networks import noise as diffusion
+from models.training.networks.architecture import GUIDANCE_WIDTH
+from models.training.stages.student import STUDENT, latest_student
+from models.training.stages.teacher import Teacher
 
 
 def inherit(pocket: Path, work: Path) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.training.bench import (
+from models.training.evaluation.classifier import Judge
+from models.training.evaluate import check_judge, table, updated, write_figures
+from models.training.evaluation.latency import (
     Bench,
     Row,
     asked_scenes,
@@ -18,11 +20,9 @@ from models.training.bench import (
     prompt_for,
     saturation_of,
 )
-from models.training.evaluate import check_judge, table, updated, write_figures
-from models.training.judges import Judge
-from models.training.renderers import render
-from models.training.served import median_seconds
-from models.training.world import KINDS, Scene, Thing, draw_scene
+from models.training.evaluation.served import median_seconds
+from models.training.scenes.renderers import render
+from models.training.scenes.scene import KINDS, Scene, Thing, draw_scene
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline
 
-from models.training.distill import guided
-from models.training.inherit import teacher_from_pocket
-from models.training.nets import build_scheduler
-from models.training.precision import mixed
-from models.training.sampling import sample_teacher
-from models.training.tokens import build_tokenizer
+from models.training.evaluation.sampling import sample_teacher
+from models.training.loop.precision import mixed
+from models.training.networks.architecture import build_scheduler
+from models.training.networks.tokenizer import build_tokenizer
+from models.training.stages.distillation import guided
+from models.training.stages.warm_start import teacher_from_pocket
 from models.training.train import POCKET
 
 STEPS, GUIDANCE = 4, 3.0

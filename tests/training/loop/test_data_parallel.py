@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from models.training.team import ALONE, Team, run_together
+from models.training.loop.data_parallel import ALONE, Team, run_together
 from tests.servers import wait_until
 
 ROWS = torch.arange(24.0).view(6, 4)
@@ -64,11 +64,11 @@ def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
     """Killed in a shell's background, where SIGINT is ignored, it leaves no member behind."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from pathlib import Path; from models.training.team import run_together\n"
-        "from tests.training.test_team import _wait\n"
+        "from pathlib import Path; from models.training.loop.data_parallel import run_together\n"
+        "from tests.training.loop.test_data_parallel import _wait\n"
         f"run_together(2, _wait, Path({str(tmp_path)!r}))"
     )
-    first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
     members = [tmp_path / f"{rank}.pid" for rank in range(2)]
     wait_until(lambda: all(path.exists() for path in members), 60)
     first.kill()

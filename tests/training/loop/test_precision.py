@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from models.training.nets import build_text_encoder
-from models.training.precision import attend, mixed
+from models.training.loop.precision import attend, mixed
+from models.training.networks.architecture import build_text_encoder
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(name="_native")
 def _make_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that multiplies bfloat16."""
-    monkeypatch.setattr("models.training.precision.has_bf16_products", lambda: True)
+    monkeypatch.setattr("models.training.loop.precision.has_bf16_products", lambda: True)
 
 
 def _inputs() -> list[torch.Tensor]:
@@ -58,7 +58,7 @@ def test_networks_attend_by_plain_products_in_mixed_precision(
         calls.append(kwargs)
         return attend(*args, **kwargs)
 
-    monkeypatch.setattr("models.training.precision.attend", noted)
+    monkeypatch.setattr("models.training.loop.precision.attend", noted)
     text, tokens = build_text_encoder().eval(), torch.arange(8)[None]
     with torch.no_grad():
         plain = text(tokens).last_hidden_state
@@ -72,7 +72,7 @@ def test_networks_attend_by_plain_products_in_mixed_precision(
 @pytest.mark.usefixtures("_native")
 def test_attention_with_dropout_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plain products know no dropout."""
-    monkeypatch.setattr("models.training.precision.attend", None)
+    monkeypatch.setattr("models.training.loop.precision.attend", None)
     with mixed(CPU):
         query, key, value = _inputs()
         scaled_dot_product_attention(query, key, value, dropout_p=0.5)

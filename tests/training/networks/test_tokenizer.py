@@ -8,11 +8,16 @@ import pytest
 from transformers import CLIPTokenizer
 
 from models.styles import load_styles
-from models.training.captions import caption
-from models.training.nets import build_text_encoder
-from models.training.palette import COLOUR_NAMES
-from models.training.tokens import MAX_TOKENS, build_tokenizer, build_vocabulary, tokenize
-from models.training.world import KINDS, draw_scene
+from models.training.networks.architecture import build_text_encoder
+from models.training.networks.tokenizer import (
+    MAX_TOKENS,
+    build_tokenizer,
+    build_vocabulary,
+    tokenize,
+)
+from models.training.scenes.captions import caption
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.scene import KINDS, draw_scene
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from models.styles import load_styles
-from models.training.captions import caption, describe
-from models.training.judges import single_scenes
-from models.training.palette import COLOUR_NAMES
-from models.training.renderers import DOODLE, PAINTERS, render
-from models.training.shapes import SHAPES
-from models.training.world import KINDS, PLACES, Scene, Thing, draw_scene
+from models.training.evaluation.classifier import single_scenes
+from models.training.scenes.captions import caption, describe
+from models.training.scenes.palette import COLOUR_NAMES
+from models.training.scenes.renderers import DOODLE, PAINTERS, render
+from models.training.scenes.scene import KINDS, PLACES, Scene, Thing, draw_scene
+from models.training.scenes.shapes import SHAPES
 
 STYLES = (*PAINTERS, DOODLE)
 

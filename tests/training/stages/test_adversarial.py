@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.training.adversarial import ALONE_STEPS, PULL, AdversarialRun, load_critic
-from models.training.autoencoder import build_autoencoder
-from models.training.bank import Bank, fill_bank
-from models.training.checkpoint import Budget, prefixed, save_state
-from models.training.critic import SPEAKING, Critic, disapproval, mistakes
-from models.training.distill import huber
-from models.training.nets import TEXT_WIDTH
-from models.training.student import REHEARSED, StudentRun, student_from_teacher
-from models.training.teacher import Mixture, Teacher
+from models.training.loop.checkpoint import Budget, prefixed, save_state
+from models.training.networks.architecture import TEXT_WIDTH
+from models.training.networks.discriminator import SPEAKING, Critic, disapproval, mistakes
+from models.training.stages.adversarial import ALONE_STEPS, PULL, AdversarialRun, load_critic
+from models.training.stages.autoencoder import build_autoencoder
+from models.training.stages.distillation import huber
+from models.training.stages.latent_dataset import Bank, fill_bank
+from models.training.stages.student import REHEARSED, StudentRun, student_from_teacher
+from models.training.stages.teacher import Mixture, Teacher
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, LatentConsistencyModelImg2ImgPipeline
 
-from models.training import diffusion
-from models.training.bank import Sample
-from models.training.distill import (
+from models.training.networks import noise as diffusion
+from models.training.networks.architecture import GUIDANCE_WIDTH, build_scheduler
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.distillation import (
     LATE,
     Asked,
     Consistency,
@@ -18,10 +19,9 @@ from models.training.distill import (
     consistency,
     guided_denoised,
 )  # fmt: skip
-from models.training.nets import GUIDANCE_WIDTH, build_scheduler
-from models.training.student import student_from_teacher
-from models.training.teacher import Teacher
-from models.training.tokens import tokenize
+from models.training.stages.latent_dataset import Sample
+from models.training.stages.student import student_from_teacher
+from models.training.stages.teacher import Teacher
 
 CPU = torch.device("cpu")
 
@@ -166,8 +166,8 @@ def test_a_student_is_first_told_what_guidance_does(
     monkeypatch: pytest.MonkeyPatch, w: float
 ) -> None:
     """It begins as the unguided teacher: at w = 0 there is nothing to learn, at 8 there is."""
-    monkeypatch.setattr("models.training.distill.MIN_W", w)
-    monkeypatch.setattr("models.training.distill.MAX_W", w)
+    monkeypatch.setattr("models.training.stages.distillation.MIN_W", w)
+    monkeypatch.setattr("models.training.stages.distillation.MAX_W", w)
     loss = _lesson(Guidance)(_sample())
     assert loss < 0.02 if w == 0 else loss > 0.05
 
@@ -233,7 +233,7 @@ def test_endings_hold_a_consistent_student(
     monkeypatch: pytest.MonkeyPatch, share: float, method: str
 ) -> None:
     """So many rows above LATE learn where the trajectory ends, the others consistency."""
-    monkeypatch.setattr("models.training.distill.HELD_SHARE", share)
+    monkeypatch.setattr("models.training.stages.distillation.HELD_SHARE", share)
     lesson = _lesson(Consistency)
     torch.nn.init.normal_(lesson.target.conv_out.weight, std=0.1)
     text = lesson.teacher.read(_sample().tokens)
@@ -257,12 +257,12 @@ def test_late_rows_end_in_the_true_picture() -> None:
 def test_a_late_row_may_lie_over_the_student_s_own_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is under its noise is then made of the doodle, and never of the true picture."""
     lesson = _lesson(Endings)
-    monkeypatch.setattr("models.training.distill.OWN_SHARE", 1.0)
+    monkeypatch.setattr("models.training.stages.distillation.OWN_SHARE", 1.0)
     late = torch.full((2,), 19)
-    monkeypatch.setattr("models.training.diffusion.draw_grid", lambda _: late)
+    monkeypatch.setattr("models.training.networks.noise.draw_grid", lambda _: late)
     hidden = _sample()._replace(latents=torch.full((2, 4, 8, 8), 50.0))
     assert lesson.ask(hidden).x_t.abs().max() < 20
-    monkeypatch.setattr("models.training.distill.OWN_SHARE", 0.0)
+    monkeypatch.setattr("models.training.stages.distillation.OWN_SHARE", 0.0)
     assert lesson.ask(hidden).x_t.min() > 40
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.training import diffusion
-from models.training.bank import Sample
-from models.training.distill import Asked, consistency, huber
-from models.training.precision import mixed
-from models.training.rehearsal import Rehearsing
-from models.training.requests import (
+from models.training.loop.precision import mixed
+from models.training.networks import noise as diffusion
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.distillation import Asked, consistency, huber
+from models.training.stages.latent_dataset import Sample
+from models.training.stages.rollout import Rehearsing
+from models.training.stages.rollout_requests import (
     KEPT_LATEST,
     REACH,
     REQUESTS,
@@ -22,9 +23,8 @@ from models.training.requests import (
     of_pictures,
     of_warped,
 )
-from models.training.student import student_from_teacher
-from models.training.teacher import Teacher
-from models.training.tokens import tokenize
+from models.training.stages.student import student_from_teacher
+from models.training.stages.teacher import Teacher
 
 ROWS = 8
 
@@ -82,7 +82,7 @@ def test_rows_that_stand_anywhere_have_a_goal_as_far_as_the_critic_is_heard(
 ) -> None:
     """The true picture; above, they are held to what the student said before the lesson."""
     lesson, sample = _lesson(), _sample()
-    monkeypatch.setattr("models.training.rehearsal.groups", lambda _count: iter(()))
+    monkeypatch.setattr("models.training.stages.rollout.groups", lambda _count: iter(()))
     timesteps = torch.tensor([REACH, REACH + 20] * (ROWS // 2))
     monkeypatch.setattr(diffusion, "draw_grid", lambda _latest: timesteps)
     with torch.no_grad():

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from models.training import diffusion
-from models.training.bank import Sample
-from models.training.nets import TRUNK_ZOOM
-from models.training.teacher import Teacher, draw_timesteps, teacher_loss
-from models.training.tokens import tokenize
+from models.training.networks import noise as diffusion
+from models.training.networks.architecture import TRUNK_ZOOM
+from models.training.networks.tokenizer import tokenize
+from models.training.stages.latent_dataset import Sample
+from models.training.stages.teacher import Teacher, draw_timesteps, teacher_loss
 
 CPU = torch.device("cpu")
 

@@ -6,8 +6,9 @@ import random
 
 import torch
 
-from models.training.nets import TEXT_WIDTH, build_text_encoder
-from models.training.reading import (
+from models.training.networks.architecture import TEXT_WIDTH, build_text_encoder
+from models.training.scenes.scene import KINDS, draw_scene
+from models.training.stages.text_encoder import (
     NONE_SAID,
     QUESTIONS,
     Reader,
@@ -16,7 +17,6 @@ from models.training.reading import (
     reading_accuracy,
     reading_loss,
 )
-from models.training.world import KINDS, draw_scene
 
 
 def test_every_question_has_an_answer_in_range() -> None:

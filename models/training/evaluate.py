@@ -15,12 +15,12 @@ import torch
 
 from models.allocation import hold_memory
 from models.device import has_bf16_products, pick_dtype
-from models.training.bench import Bench, Row, percent
+from models.training.evaluation.classifier import WIDE, load_judge, own_accuracy, train_judge
+from models.training.evaluation.contact_sheet import contact_sheet
+from models.training.evaluation.latency import Bench, Row, percent
+from models.training.evaluation.metrics import MEASURES
+from models.training.evaluation.sampling import load_pipeline
 from models.training.export import folder_megabytes
-from models.training.judges import WIDE, load_judge, own_accuracy, train_judge
-from models.training.measures import MEASURES
-from models.training.sampling import load_pipeline
-from models.training.sheet import contact_sheet
 from models.training.train import POCKET
 
 LEAST_RIGHT = 0.98  # of true renders that a judge has not learned from
