@@ -69,7 +69,7 @@ SECONDS ?= 1800
 soak: $(DEVELOPED)  ## half an hour of mixed load; fails where memory, objects, threads, files or tasks grow
 	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(SOAK_ARGS)
 
-docs: $(DEVELOPED)  ## write what the README generates
+docs: $(DEVELOPED)  ## write the generated tables and images of the documents
 	$(BIN)/python -m docs.make
 
 AUDIT := .audit/bin

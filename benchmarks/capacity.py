@@ -1,6 +1,6 @@
 """How many pictures a second a number of engines makes, what gives way first, and what it costs.
 
-    python -m benchmarks.capacity                     the plan of docs/scaling.md, and its plot
+    python -m benchmarks.capacity                     the plan of docs/performance.md, and its plot
     python -m benchmarks.capacity --cards mine.csv    the same with what your cards measure
 
 A model of four resources, each with the pictures a second that it can carry: engines, cores of the

@@ -1,1 +1,1 @@
-"""Documents, and what makes the generated part of them."""
+"""The documents, and the program that writes their generated parts."""

@@ -1,4 +1,4 @@
-"""Pictures of the canvas page, drawn on by a mouse in a real browser with the service behind it."""
+"""Screenshots of the canvas page: a real browser draws on it, with the service behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-_PICTURE_MS = 120_000
+_REFINE_MS = 120_000
 _SETTLED_S = 8.0
 _DESKTOP: dict[str, Any] = {"viewport": {"width": 1360, "height": 800}}
 _PHONE: dict[str, Any] = {
@@ -23,12 +23,12 @@ _PHONE: dict[str, Any] = {
 
 
 def write_screenshots(folder: Path, address: str) -> None:
-    """Write canvas-light.jpg, canvas-dark.jpg and canvas-phone.jpg, where there is a Chromium."""
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not all who make docs have it
+    """Write canvas-light.jpg, canvas-dark.jpg and canvas-phone.jpg if Chromium is installed."""
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - optional
 
     chromium = shutil.which("chromium")
     if chromium is None:
-        sys.stderr.write("no Chromium: the pictures of the page stay as they are\n")
+        sys.stderr.write("no Chromium: the screenshots stay as they are\n")
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS)
@@ -94,10 +94,10 @@ def _stroke(page: Page, *points: tuple[float, float]) -> None:
 
 
 def _wait_until_settled(page: Page) -> None:
-    """Wait until the picture of the last stroke has joined the strip, and nothing more comes."""
+    """Wait until the image of the last stroke is in the history strip and no more follow."""
     drawn = "prompt => document.querySelector('#strip button')?.title.startsWith(prompt)"
     prompt = page.locator("#prompt").input_value()
-    page.wait_for_function(drawn, arg=prompt, timeout=_PICTURE_MS)
+    page.wait_for_function(drawn, arg=prompt, timeout=_REFINE_MS)
     count, same_since = page.locator("#strip li").count(), time.monotonic()
     while time.monotonic() - same_since < _SETTLED_S:
         page.wait_for_timeout(200)

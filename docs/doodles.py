@@ -1,4 +1,4 @@
-"""Doodles, as somebody would draw them, and pictures laid side by side."""
+"""Doodles of scenes, and sheets of images side by side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MUSHROOM_AND_TREE = Scene(
     (Thing("tree", "green", 0.3, 0.5, 0.3), Thing("mushroom", "red", 0.7, 0.6, 0.24)),
     seed=4,
 )
-"""What shows best how styles differ: two things that overlap, of several colours."""
+"""Two overlapping things of several colours: they show best how styles differ."""
 
 
 def draw(scene: Scene) -> Image.Image:
@@ -31,7 +31,7 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def sheet(rows: list[list[Image.Image]], *, side: int = 256, gap: int = 0) -> Image.Image:
-    """Lay pictures out in rows, each scaled to a square."""
+    """Lay images out in rows, each scaled to a square."""
     step = side + gap
     paper = Image.new("RGB", (step * len(rows[0]) - gap, step * len(rows) - gap), "white")
     for y, row in enumerate(rows):

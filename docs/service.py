@@ -1,4 +1,4 @@
-"""The service as a reader starts it, on the bundled checkpoint, and a picture asked of it."""
+"""A service on the bundled checkpoint, as a reader starts it, and a client of its routes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from PIL import Image
 
 _COMMAND = Path(sys.executable).with_name("instant-refine")
 _START_S = 120.0
-_PICTURE_S = 120.0
+_REFINE_S = 120.0
 
 
 @contextmanager
 def running_service() -> Iterator[str]:
-    """Serve on a free port; yield the address when a picture can be made."""
+    """Serve on a free port; yield the address once the service is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
@@ -35,29 +35,29 @@ def running_service() -> Iterator[str]:
             process.terminate()
 
 
-def ask(address: str, route: str, picture: Image.Image, **fields: Any) -> Image.Image:
-    """Ask a route for a picture of a picture. Raises httpx.HTTPStatusError where it refuses."""
-    body = {"imageDataUrl": to_data_url(picture), "outputFormat": "png", "seed": 7, **fields}
-    answer = httpx.post(f"{address}/{route}", json=body, timeout=_PICTURE_S).raise_for_status()
-    (url,) = answer.json()["lcmGenerationJob"]["imageDataUrl"]
-    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
-        return image.copy()
+def refine(address: str, route: str, image: Image.Image, **fields: Any) -> Image.Image:
+    """Refine an image on a route. Raises httpx.HTTPStatusError for a refusal."""
+    body = {"imageDataUrl": to_data_url(image), "outputFormat": "png", "seed": 7, **fields}
+    response = httpx.post(f"{address}/{route}", json=body, timeout=_REFINE_S).raise_for_status()
+    (url,) = response.json()["lcmGenerationJob"]["imageDataUrl"]
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as refined:
+        return refined.copy()
 
 
-def to_data_url(picture: Image.Image) -> str:
-    """Return a picture as a data URL, without loss."""
+def to_data_url(image: Image.Image) -> str:
+    """Return an image as a data URL of a PNG."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    image.save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _wait_until_ready(address: str) -> None:
-    ends = time.monotonic() + _START_S
+    deadline = time.monotonic() + _START_S
     while True:
         try:
             httpx.get(f"{address}/health/ready").raise_for_status()
         except (httpx.TransportError, httpx.HTTPStatusError):
-            if time.monotonic() > ends:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.3)
         else:

@@ -158,28 +158,6 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def catalog_table() -> str:
-    """Return the Markdown table of the known checkpoints, as it stands in the README."""
-    lines = ["| name | what it is | licence | trained guidance |", "| --- | --- | --- | --- |"]
-    for row in load_catalog().values():
-        guidance = row.guidance_told
-        lines.append(f"| `{row.name}` | {row.title} | {row.licence} | {guidance} |")
-    return "\n".join(lines) + "\n"
-
-
-def sources_table() -> str:
-    """Return the Markdown table of the repositories and the commits that they are pinned at."""
-    lines = ["| checkpoint | part | repository | commit |", "| --- | --- | --- | --- |"]
-    for row in load_catalog().values():
-        if row.source == BUNDLED:
-            continue
-        for part, source in {"itself": f"{row.source}@{row.revision}", **row.parts()}.items():
-            place, _, revision = source.partition("@")
-            pin = f"`{revision}`" if revision else "follows `main`: no source confirms one"
-            lines.append(f"| `{row.name}` | {part} | `{place}` | {pin} |")
-    return "\n".join(lines) + "\n"
-
-
 @functools.cache
 def _bundled() -> Mapping[str, Checkpoint]:
     rows = tomllib.loads(resources.files("models").joinpath("catalog.toml").read_text("utf-8"))

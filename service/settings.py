@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -63,7 +63,7 @@ class EngineSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """The service's settings. The field descriptions become the README's table."""
+    """The service's settings. The field descriptions become the table in `docs/configuration.md`."""
 
     model_config = SettingsConfigDict(env_prefix="REFINE_", frozen=True, extra="ignore")
 
@@ -301,17 +301,3 @@ class Settings(BaseSettings):
 
 def _listed(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
-
-
-def settings_table() -> str:
-    """Return the Markdown table of all settings, as it stands in the README."""
-    lines = ["| variable | default | what it does |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"| `REFINE_{name.upper()}` | {_shown(field.default)} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
-def _shown(default: Any) -> str:
-    if isinstance(default, SecretStr) or default in ("", None):
-        return "none"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -1,4 +1,4 @@
-"""Settings: one frozen object, and its table in the README."""
+"""Settings: one frozen object."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from models.catalog import catalog_table, load_catalog, sources_table
-from service.settings import Settings, settings_table
-
-README = Path(__file__).parent.parent / "README.md"
+from service.settings import Settings
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,20 +32,6 @@ def test_keys_never_show() -> None:
     """Neither the settings nor what the engine is started with show a key."""
     settings = Settings(api_keys="hush")
     assert "hush" not in repr(settings) + settings.engines()[0].model_dump_json()
-
-
-def test_the_readme_holds_the_table() -> None:
-    """The table in the README is the generated one: `make docs` writes it."""
-    assert settings_table() in README.read_text("utf-8")
-
-
-def test_the_documents_hold_the_checkpoints() -> None:
-    """Names, licences, guidance and commits are those of the catalogue: `make docs` writes them."""
-    assert catalog_table() in README.read_text("utf-8")
-    assert sources_table() in (README.parent / "docs" / "checkpoints.md").read_text("utf-8")
-    for row in load_catalog().values():
-        assert f"| `{row.name}` | {row.title} | {row.licence} |" in catalog_table()
-        assert row.revision is None or row.revision in sources_table()
 
 
 def test_the_engine_is_told_where_the_users_catalogue_is(tmp_path: Path) -> None:
