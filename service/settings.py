@@ -63,7 +63,7 @@ class EngineSettings(BaseModel):
 
 
 class Settings(BaseSettings):
-    """The service's settings. The field descriptions become the table in `docs/configuration.md`."""
+    """The service's settings. The descriptions become `docs/configuration.md`."""
 
     model_config = SettingsConfigDict(env_prefix="REFINE_", frozen=True, extra="ignore")
 
