@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.budget import Budget
-from benchmarks.conditions import conditions
-from benchmarks.rows import Results
+from benchmarks.core.budget import Budget
+from benchmarks.core.environment import conditions
+from benchmarks.core.rows import Results
 from models.device import pick_device
 
 _ROOT = Path(__file__).parents[1]
@@ -52,12 +52,12 @@ class Step:
 def cpu_steps() -> list[Step]:
     """Return what is measured on a CPU, on the bundled checkpoint."""
     return [
-        Step("bench_peers"),
-        Step("bench_engine"),
-        Step("quality"),
-        Step("bench_service"),
-        Step("bench_scaling", table="scaling"),
-        Step("bench_canvas", table="canvas"),
+        Step("peers"),
+        Step("engine"),
+        Step("engine.quality"),
+        Step("service"),
+        Step("service.scaling", table="scaling"),
+        Step("canvas", table="canvas"),
     ]
 
 
@@ -68,19 +68,17 @@ def cuda_steps(cache: Path = _CACHE) -> list[Step]:
     often = ("--rounds", "100", "--warm-ups", "10")
     crowd = ("--compiled", "--max-batch", "16", "--rounds", "20")
     return [
-        Step("bench_engine", (*place, *often), share=0.5, weights="sd15"),
-        Step("bench_peers", (*place, *crowd, "--users", "16"), share=0.7),
-        Step("quality", place, share=0.5),
-        Step(
-            "bench_engine", (*place, *often, "--sizes", "512", "1024", "640", "--steps", "4", "8")
-        ),
-        Step("bench_service", (*place, "--compiled")),
-        Step("bench_peers", (*place, *crowd, "--users", "32")),
+        Step("engine", (*place, *often), share=0.5, weights="sd15"),
+        Step("peers", (*place, *crowd, "--users", "16"), share=0.7),
+        Step("engine.quality", place, share=0.5),
+        Step("engine", (*place, *often, "--sizes", "512", "1024", "640", "--steps", "4", "8")),
+        Step("service", (*place, "--compiled")),
+        Step("peers", (*place, *crowd, "--users", "32")),
         *(
-            Step("bench_engine", (*place, *often, "--batches", "--rungs", rung, "--tune", tune))
+            Step("engine", (*place, *often, "--batches", "--rungs", rung, "--tune", tune))
             for tune, rung in (("max", "tuned"), ("off", "CUDA graphs"))
         ),
-        Step("bench_engine", (*sdxl, *often, "--sizes", "1024"), weights="sdxl"),
+        Step("engine", (*sdxl, *often, "--sizes", "1024"), weights="sdxl"),
     ]
 
 
@@ -141,7 +139,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _make(name: str, cache: Path = _CACHE) -> None:
     """Make random weights where they are not at hand, whole or not at all."""
-    from benchmarks.random_checkpoint import SIZES, write  # noqa: PLC0415 - seconds
+    from benchmarks.core.random_checkpoint import SIZES, write  # noqa: PLC0415 - seconds
 
     if not (cache / name).exists():
         write(SIZES[name], cache / f".{name}")

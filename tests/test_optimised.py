@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.soak.hostile_bodies import bodies, texts
 from tests.front.sockets import greeted
-from tests.hostile.corpus import bodies, texts
 from tests.servers import KEY, START_S
 from tests.test_service import Served, body, served
 

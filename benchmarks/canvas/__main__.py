@@ -1,8 +1,8 @@
 """How long after the pen moves is it seen: a drawing at its true speed, over WebSocket and HTTP.
 
-    python -m benchmarks.bench_canvas                      (part of make bench)
-    python -m benchmarks.bench_canvas --seconds 4 --painters 1 --rounds 1
-    python -m benchmarks.bench_canvas --url http://gpu-box:8000 --key ...
+    python -m benchmarks.canvas                      (part of make bench)
+    python -m benchmarks.canvas --seconds 4 --painters 1 --rounds 1
+    python -m benchmarks.canvas --url http://gpu-box:8000 --key ...
 
 Motion-to-image is counted from each point of the pen to the first picture that holds it. Lanes
 are interleaved A-B-A-B for 1, 4 and 16 painters, who draw the same, a little apart. Without `--url`
@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.conditions import conditions
-from benchmarks.drawing import Drawing, load_drawing
-from benchmarks.painters import LANES, Record, paint
-from benchmarks.rows import append_row
-from benchmarks.served import model_of, served
+from benchmarks.canvas.clients import LANES, Record, paint
+from benchmarks.canvas.drawing import Drawing, load_drawing
+from benchmarks.core.environment import conditions
+from benchmarks.core.rows import append_row
+from benchmarks.service.served import model_of, served
 from service.bench.report import percentile
 
-RESULTS = Path(__file__).parent / "results" / "canvas.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "canvas.csv"
 _APART_S = 0.37
 """What lies between the beginnings of two painters, lest all draw in step."""
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from benchmarks.drawing import Canvas, Drawing
+from benchmarks.canvas.drawing import Canvas, Drawing
 from service.front.dataurl import to_data_url
 from service.live import LiveClient
 

@@ -18,8 +18,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from benchmarks.ceiling import Ceiling
-from benchmarks.place import Place
+from benchmarks.core.roofline import Ceiling
+from benchmarks.core.setup import Place
 
 _NUM_TOKENS = 77
 

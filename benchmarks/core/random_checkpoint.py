@@ -1,9 +1,9 @@
 """A checkpoint of full size with seeded random weights: speed does not depend on their values.
 
-    python -m benchmarks.random_checkpoint sd15 FOLDER      0.9 + 0.1 + 0.1 billion parameters, fp16
-    python -m benchmarks.random_checkpoint sdxl FOLDER      2.6 + 0.1 + 0.8 billion parameters, fp16
-    python -m benchmarks.random_checkpoint tiny FOLDER      the layout of sd15, small, to rehearse
-    python -m benchmarks.random_checkpoint tiny-sdxl FOLDER
+    python -m benchmarks.core.random_checkpoint sd15 FOLDER 0.9 + 0.1 + 0.1 billion weights, fp16
+    python -m benchmarks.core.random_checkpoint sdxl FOLDER 2.6 + 0.1 + 0.8 billion weights, fp16
+    python -m benchmarks.core.random_checkpoint tiny FOLDER  the layout of sd15, small, to rehearse
+    python -m benchmarks.core.random_checkpoint tiny-sdxl FOLDER
 
 Made on the machine that measures, so that nothing has to be downloaded. The UNet is that of a
 latent consistency model: with a guidance embedding. Beside the checkpoint's own autoencoder, in

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.place import Place
+from benchmarks.core.setup import Place
 
 _REPEATS = 5
 _MATRIX = {"cpu": 2048, "cuda": 8192}

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import torch
 
-from benchmarks.conditions import conditions
+from benchmarks.core.environment import conditions
 from models.catalog import find_checkpoint
 from models.device import pick_dtype
 from models.hub import local_folder
@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, budget_s: float) -> None:
     parser.add_argument("--cache", type=Path, default=Path(".bench-cache"), help="compiled code")
     parser.add_argument("--budget", type=float, default=budget_s, help="seconds, more or less")
     parser.add_argument("--anew", action="store_true", help="measure what has a row already, too")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
 
 
 def place_of(arguments: argparse.Namespace) -> Place:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from benchmarks.budget import Budget
+from benchmarks.core.budget import Budget
 
 Call = Callable[[], object]
 

@@ -1,7 +1,7 @@
 """The engine, technique by technique and batch by batch, against what the machine gives at most.
 
-    python -m benchmarks.bench_engine                                   pocket on this machine's CPU
-    python -m benchmarks.bench_engine --device cuda --checkpoint FOLDER see random_checkpoint.py
+    python -m benchmarks.engine  pocket on this machine's CPU
+    python -m benchmarks.engine --device cuda --checkpoint FOLDER
 
 In one run: the ceiling (a large matrix product and a large copy); for each size the ladder from
 diffusers eager to the final engine, rungs in turn; and each part over the rows that share a call.
@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.batch_sweep import COLUMNS as SWEEP_COLUMNS
-from benchmarks.batch_sweep import KEY as SWEEP_KEY
-from benchmarks.batch_sweep import Sweep, draw_sweep
-from benchmarks.budget import Budget
-from benchmarks.ceiling import measure_ceiling
-from benchmarks.climb import COLUMNS, KEY, Climb, Workload
-from benchmarks.ladder import rungs_of
-from benchmarks.place import add_arguments, place_of
-from benchmarks.rows import Results, Row
-from benchmarks.telling import draw_bars, print_json, print_table
+from benchmarks.core.budget import Budget
+from benchmarks.core.report import draw_bars, print_json, print_table
+from benchmarks.core.roofline import measure_ceiling
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import add_arguments, place_of
+from benchmarks.engine.batch_sweep import COLUMNS as SWEEP_COLUMNS
+from benchmarks.engine.batch_sweep import KEY as SWEEP_KEY
+from benchmarks.engine.batch_sweep import Sweep, draw_sweep
+from benchmarks.engine.ladder import rungs_of
+from benchmarks.engine.ladder_run import COLUMNS, KEY, Climb, Workload
 from models.allocation import hold_memory
 from service.logs import configure_logging
 

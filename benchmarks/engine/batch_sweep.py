@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.ceiling import Ceiling
-from benchmarks.engine_lane import EngineLane
-from benchmarks.place import Place
-from benchmarks.rows import Results, Row
-from benchmarks.telling import draw_lines
-from benchmarks.timing import take_turns
-from benchmarks.work import Work, count_work
+from benchmarks.core.budget import Budget
+from benchmarks.core.flops import Work, count_work
+from benchmarks.core.report import draw_lines
+from benchmarks.core.roofline import Ceiling
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import Place
+from benchmarks.core.timing import take_turns
+from benchmarks.lanes.engine import EngineLane
 from service.bench.report import percentile
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
 

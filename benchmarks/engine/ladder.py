@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.engine_lane import EngineLane
-from benchmarks.lanes import DiffusersLane, PartedLane
-from benchmarks.place import Place
+from benchmarks.core.setup import Place
+from benchmarks.lanes.base import DiffusersLane, PartedLane
+from benchmarks.lanes.engine import EngineLane
 
 
 @dataclass(frozen=True)

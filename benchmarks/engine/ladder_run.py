@@ -10,15 +10,15 @@ from typing import NamedTuple
 import torch
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.ceiling import Ceiling
-from benchmarks.ladder import Rung, most_telling_first
-from benchmarks.lanes import PartedLane
-from benchmarks.place import Place
-from benchmarks.requests import make_job
-from benchmarks.rows import Results, Row
-from benchmarks.timing import Call, take_turns
-from benchmarks.work import Work, count_work, request_floor_ms
+from benchmarks.core.budget import Budget
+from benchmarks.core.flops import Work, count_work, request_floor_ms
+from benchmarks.core.jobs import make_job
+from benchmarks.core.roofline import Ceiling
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import Place
+from benchmarks.core.timing import Call, take_turns
+from benchmarks.engine.ladder import Rung, most_telling_first
+from benchmarks.lanes.base import PartedLane
 from service.bench.report import percentile
 
 KEY = ("rung", "size", "steps")

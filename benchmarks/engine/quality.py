@@ -1,7 +1,7 @@
 """What each technique costs in quality: PSNR of its pictures against fp32 eager diffusers.
 
-    python -m benchmarks.quality                                    pocket on this machine's CPU
-    python -m benchmarks.quality --device cuda --checkpoint FOLDER  see random_checkpoint.py
+    python -m benchmarks.engine.quality  pocket on this machine's CPU
+    python -m benchmarks.engine.quality --device cuda --checkpoint FOLDER
 
 The same jobs (several prompts, strengths, steps, guidances and seeds) go through every rung of the
 ladder, batched, padded to a larger bucket, and in other dtypes; with TAESD both sides have it. Rows
@@ -24,14 +24,14 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.engine_lane import EngineLane
-from benchmarks.ladder import rungs_of
-from benchmarks.lanes import DiffusersLane, Lane
-from benchmarks.place import Place, add_arguments, place_of
-from benchmarks.requests import varied_jobs
-from benchmarks.rows import Results, Row
-from benchmarks.telling import draw_bars, print_json, print_table
+from benchmarks.core.budget import Budget
+from benchmarks.core.jobs import varied_jobs
+from benchmarks.core.report import draw_bars, print_json, print_table
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import Place, add_arguments, place_of
+from benchmarks.engine.ladder import rungs_of
+from benchmarks.lanes.base import DiffusersLane, Lane
+from benchmarks.lanes.engine import EngineLane
 from service.jobs import Job, Pixels
 from service.logs import configure_logging
 

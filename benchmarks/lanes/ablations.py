@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.engine_lane import EngineLane
+from benchmarks.lanes.engine import EngineLane
 from service.front.images import Format, encode_image
 from service.jobs import Finished, Job, Pixels
 

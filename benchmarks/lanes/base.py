@@ -21,9 +21,9 @@ from diffusers import (
 )
 from PIL import Image
 
-from benchmarks.place import Place
-from benchmarks.requests import make_job
-from benchmarks.timing import Call
+from benchmarks.core.jobs import make_job
+from benchmarks.core.setup import Place
+from benchmarks.core.timing import Call
 from models.lcm import LCMSchedule, timesteps
 from service.bench.pictures import photograph
 from service.front.images import encode_image

@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 
-from benchmarks.place import Place
-from benchmarks.requests import make_job, tiny_of
-from benchmarks.timing import Call
+from benchmarks.core.jobs import make_job, tiny_of
+from benchmarks.core.setup import Place
+from benchmarks.core.timing import Call
 from models.graphs import Forward
 from models.pictures import pack
 from models.pipeline import Pipeline

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmarks.lanes import Lane
+from benchmarks.lanes.base import Lane
 from service.jobs import Job, Pixels
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.ablations import AlikeLane, EncodedLane
-from benchmarks.apart import ApartLane
-from benchmarks.engine_lane import EngineLane
-from benchmarks.lanes import DiffusersLane, Lane
-from benchmarks.place import Place
-from benchmarks.stream_lane import StreamLane
+from benchmarks.core.setup import Place
+from benchmarks.lanes.ablations import AlikeLane, EncodedLane
+from benchmarks.lanes.base import DiffusersLane, Lane
+from benchmarks.lanes.engine import EngineLane
+from benchmarks.lanes.isolated import ApartLane
+from benchmarks.lanes.stream_diffusion import StreamLane
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.lanes import DiffusersLane
-from benchmarks.place import Place
+from benchmarks.core.setup import Place
+from benchmarks.lanes.base import DiffusersLane
 from service.jobs import Job, Pixels
 
 

@@ -1,7 +1,7 @@
 """Our engine against diffusers and StreamDiffusion's recipe, side by side: lanes A to F.
 
-    python -m benchmarks.bench_peers                                    pocket on this machine's CPU
-    python -m benchmarks.bench_peers --device cuda --compiled --checkpoint FOLDER
+    python -m benchmarks.peers  pocket on this machine's CPU
+    python -m benchmarks.peers --device cuda --compiled --checkpoint FOLDER
 
 First each lane makes the same picture: who makes another one, or fails, is left out, and the exit
 code is 1. Then they are timed in turn, A-E-B-A-E-B: one request at a time, and `--users` requests
@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.contenders import CROWD, STREAM, Team, contenders_of
-from benchmarks.place import add_arguments, place_of
-from benchmarks.race import CROWD_COLUMNS, STREAM_COLUMNS, Race, crowd_rows, stream_rows
-from benchmarks.rows import Results, Row
-from benchmarks.telling import draw_bars, print_json, print_table
+from benchmarks.core.budget import Budget
+from benchmarks.core.report import draw_bars, print_json, print_table
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import add_arguments, place_of
+from benchmarks.lanes.registry import CROWD, STREAM, Team, contenders_of
+from benchmarks.peers.comparison import CROWD_COLUMNS, STREAM_COLUMNS, Race, crowd_rows, stream_rows
 from models.allocation import hold_memory
 from models.device import default_batch
 from service.logs import configure_logging

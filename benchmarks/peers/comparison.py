@@ -9,13 +9,13 @@ from typing import Protocol, cast
 
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.contenders import Contender, Team
-from benchmarks.entries import enter
-from benchmarks.lanes import Lane
-from benchmarks.requests import make_job, mixed_jobs, stream_jobs
-from benchmarks.rows import Results, Row
-from benchmarks.timing import Call, take_turns
+from benchmarks.core.budget import Budget
+from benchmarks.core.jobs import make_job, mixed_jobs, stream_jobs
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.timing import Call, take_turns
+from benchmarks.lanes.base import Lane
+from benchmarks.lanes.registry import Contender, Team
+from benchmarks.peers.verification import enter
 from service.bench.report import percentile
 from service.jobs import Job
 

@@ -9,11 +9,11 @@ import structlog
 import torch
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.contenders import Contender, Team
-from benchmarks.engine_lane import EngineLane
-from benchmarks.lanes import Lane
-from benchmarks.requests import varied_jobs
+from benchmarks.core.budget import Budget
+from benchmarks.core.jobs import varied_jobs
+from benchmarks.lanes.base import Lane
+from benchmarks.lanes.engine import EngineLane
+from benchmarks.lanes.registry import Contender, Team
 from service.jobs import Job, Pixels
 
 _MOST_LEVELS_APART = {torch.float32: 1, torch.float16: 12, torch.bfloat16: 24}

@@ -1,8 +1,8 @@
 """The whole service: what its front costs, what it carries under load, how long a start takes.
 
-    python -m benchmarks.bench_service                            pocket on this machine's CPU
-    python -m benchmarks.bench_service --device cuda --compiled --checkpoint FOLDER
-    python -m benchmarks.bench_service --parts load --url http://gpu-box:8000
+    python -m benchmarks.service  pocket on this machine's CPU
+    python -m benchmarks.service --device cuda --compiled --checkpoint FOLDER
+    python -m benchmarks.service --parts load --url http://gpu-box:8000
 
 Parts, in this order: `front` (a CPU's alone, see `front_cost.py`; `results/service.csv`), `load`
 (closed loops of 1 to 32 users, and mixed requests at random moments at 25 to 110 % of capacity;
@@ -19,15 +19,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import cold_start, front_cost, load_points
-from benchmarks.budget import Budget
-from benchmarks.cold_start import COMPILED, EAGER, left_of, measure_starts
-from benchmarks.conditions import conditions
-from benchmarks.load_points import Loader, points
-from benchmarks.place import Place, add_arguments, place_of
-from benchmarks.rows import Results, Row
-from benchmarks.served import model_of, run_json, served
-from benchmarks.telling import draw_lines, print_json, print_table
+from benchmarks.core.budget import Budget
+from benchmarks.core.environment import conditions
+from benchmarks.core.report import draw_lines, print_json, print_table
+from benchmarks.core.rows import Results, Row
+from benchmarks.core.setup import Place, add_arguments, place_of
+from benchmarks.service import cold_start, front_cost, load_points
+from benchmarks.service.cold_start import COMPILED, EAGER, left_of, measure_starts
+from benchmarks.service.load_points import Loader, points
+from benchmarks.service.served import model_of, run_json, served
 from service.bench.load import Target
 from service.logs import configure_logging
 
@@ -123,7 +123,7 @@ class Run:
     def _measure_front(self, progress: Progress) -> None:
         task = progress.add_task("the front", total=1)
         words = ["--rounds", str(self._arguments.rounds), "--clients", str(_FRONT_CLIENTS)]
-        figures = run_json("benchmarks.front_cost", *words)
+        figures = run_json("benchmarks.service.front_cost", *words)
         said = {"clients": _FRONT_CLIENTS, "dtype": "float32", "shape": "512x512", "steps": 4}
         self.service.add({**figures, **said})
         progress.advance(task)

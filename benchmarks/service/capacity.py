@@ -1,7 +1,7 @@
 """How many pictures a second a number of engines makes, what gives way first, and what it costs.
 
-    python -m benchmarks.capacity                     the plan of docs/performance.md, and its plot
-    python -m benchmarks.capacity --cards mine.csv    the same with what your cards measure
+    python -m benchmarks.service.capacity  the plan of docs/performance.md, and its plot
+    python -m benchmarks.service.capacity --cards mine.csv    the same with what your cards measure
 
 A model of four resources, each with the pictures a second that it can carry: engines, cores of the
 fronts, the event loops of the fronts, and the network. The least of them is the capacity. All
@@ -20,8 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-_PLOT = Path(__file__).parents[1] / "docs" / "images" / "scaling.png"
-_CARDS = Path(__file__).parent / "results" / "cards.csv"
+_PLOT = Path(__file__).parents[2] / "docs" / "images" / "scaling.png"
+_CARDS = Path(__file__).parents[1] / "results" / "cards.csv"
 _COUNTS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.rows import Results, Row
-from benchmarks.served import Served, served
+from benchmarks.core.budget import Budget
+from benchmarks.core.rows import Results, Row
+from benchmarks.service.served import Served, served
 from service.bench.load import Target
 from service.bench.trace import Trace
 

@@ -1,6 +1,6 @@
 """The peer on the same checkpoint: diffusers' own pipeline behind a lock, as people serve it.
 
-    python -m benchmarks.diffusers_lane FOLDER --clients 8 --seconds 20
+    python -m benchmarks.service.diffusers_clients FOLDER --clients 8 --seconds 20
 
 No HTTP at all, which is in its favour; JPEG in and out like ours. Prints one line of JSON.
 """

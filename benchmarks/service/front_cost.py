@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.served import run_json
+from benchmarks.service.served import run_json
 from models.catalog import find_checkpoint
 from models.hub import local_folder
 from service.bench.report import percentile
@@ -127,7 +127,7 @@ def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("lanes of the front", total=2 * rounds)
         for _ in range(rounds):
-            peer = run_json("benchmarks.diffusers_lane", folder, *load)
+            peer = run_json("benchmarks.service.diffusers_clients", folder, *load)
             seen.theirs.append(len(peer["latencies_ms"]) / peer["seconds"])
             seen.their_latencies_ms += peer["latencies_ms"]
             progress.advance(task)
@@ -139,10 +139,12 @@ def measure(rounds: int, seconds: float, clients: int) -> dict[str, float]:
 def _measure_ours(seen: Seen, load: list[str], seconds: float) -> None:
     monitor = LagMonitor()
     with our_server(monitor) as url:
-        alone = run_json("benchmarks.load", url, "--clients", "1", "--seconds", str(seconds))
+        alone = run_json(
+            "benchmarks.service.load", url, "--clients", "1", "--seconds", str(seconds)
+        )
         seen.overheads_ms += [whole - engine for whole, engine in alone["samples"]]
         monitor.worst_ms = 0.0
-        crowd = run_json("benchmarks.load", url, *load)
+        crowd = run_json("benchmarks.service.load", url, *load)
         seen.stalls_ms.append(monitor.worst_ms)
         seen.engine_mib = max(seen.engine_mib, _children_mib())
     seen.our_latencies_ms += [whole for whole, _ in crowd["samples"]]

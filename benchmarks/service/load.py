@@ -1,6 +1,6 @@
 """A closed loop of clients against a server, in a process of its own: no lock is shared with it.
 
-    python -m benchmarks.load URL --clients 8 --seconds 20
+    python -m benchmarks.service.load URL --clients 8 --seconds 20
 
 Prints one line of JSON: how many pictures, the seconds they took, and for each its latency and
 the part of it that the engine accounts for, in milliseconds.

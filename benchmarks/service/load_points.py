@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from rich.progress import Progress
 
-from benchmarks.budget import Budget
-from benchmarks.rows import Results, Row
+from benchmarks.core.budget import Budget
+from benchmarks.core.rows import Results, Row
 from service.bench.load import Load, Target, run_load
 from service.bench.report import figures
 from service.bench.trace import Trace

@@ -1,6 +1,6 @@
 """Two engines against one on this machine, and what the model of capacity says of it before.
 
-    python -m benchmarks.bench_scaling
+    python -m benchmarks.service.scaling
 
 Lanes in turn, each the whole service as `instant-refine serve` starts it, on the bundled checkpoint
 at 512 x 512 with 4 steps: one engine with one thread and one client (what the model is given); with
@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.conditions import conditions
-from benchmarks.rows import append_row
-from benchmarks.served import run_json, served
+from benchmarks.core.environment import conditions
+from benchmarks.core.rows import append_row
+from benchmarks.service.served import run_json, served
 
-_RESULTS = Path(__file__).parent / "results" / "scaling.csv"
+_RESULTS = Path(__file__).parents[1] / "results" / "scaling.csv"
 _ON_RAY = {"REFINE_RAY": "local", "REFINE_RAY_CPUS_PER_ENGINE": "0.5", "REFINE_NUM_THREADS": "1"}
 
 
@@ -37,7 +37,7 @@ def lane(clients: int, seconds: float, **settings: str) -> dict[str, float]:
         engines = front.children()  # on Ray: what of the cluster this process has started
         before = _core_s([front]), _core_s(engines)
         load = run_json(
-            "benchmarks.load", url, "--clients", str(clients), "--seconds", str(seconds)
+            "benchmarks.service.load", url, "--clients", str(clients), "--seconds", str(seconds)
         )
         count = len(load["samples"])
         return {

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _SERVE = "from service.cli import main; main()"  # the command itself, where none is installed
 _LOOK_S = 0.05
 _READY_S = 120.0

@@ -32,10 +32,10 @@ import psutil
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.soak_load import Mix
-from benchmarks.soak_report import Report, Sample, bin_s, read_samples, tell
+from benchmarks.soak.load import Mix
+from benchmarks.soak.report import Report, Sample, bin_s, read_samples, tell
 
-RESULTS = Path(__file__).parent / "results" / "soak.csv"
+RESULTS = Path(__file__).parents[1] / "results" / "soak.csv"
 SERVE = (str(Path(sys.executable).with_name("instant-refine")), "serve")
 FAKE = (sys.executable, "-m", "tests.fake_serve")
 START_S = 180.0
@@ -210,7 +210,7 @@ def _run(arguments: argparse.Namespace) -> Report:
 
 def _environment(model: str, folder: Path) -> dict[str, str]:
     if model == "fake":
-        return {"PYTHONPATH": str(Path(__file__).parent.parent)}  # an engine sees no current folder
+        return {"PYTHONPATH": str(Path(__file__).parents[2])}  # an engine sees no current folder
     if model != "tiny":
         return {"REFINE_MODEL": model}
     from tests.checkpoints import write_checkpoint  # noqa: PLC0415 - needs torch, which others do not

@@ -6,8 +6,8 @@ import struct
 
 from PIL import Image
 
-from tests.front import pictures
-from tests.front.pictures import encoded, flat, png_pixel, scene, with_chunks
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.picture_files import encoded, flat, png_pixel, scene, with_chunks
 
 Colour = tuple[int, int, int]
 

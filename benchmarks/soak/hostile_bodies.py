@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.golden_files import GOLDEN, OTHERS, WHOLE
+from benchmarks.soak.picture_files import encoded, png, scene
 from service.front.dataurl import to_data_url
-from tests.front import pictures
-from tests.front.golden import GOLDEN, OTHERS, WHOLE
-from tests.front.pictures import encoded, png, scene
 
 GOOD = to_data_url(WHOLE["jpeg"], "jpeg")
 

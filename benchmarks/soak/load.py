@@ -12,10 +12,10 @@ from http import HTTPStatus
 
 import httpx
 
+from benchmarks.soak.golden_files import WHOLE
+from benchmarks.soak.hostile_bodies import GOOD, bodies, files, texts
 from service.front.dataurl import to_data_url
 from service.live import LiveClient
-from tests.front.golden import WHOLE
-from tests.hostile.corpus import GOOD, bodies, files, texts
 
 ROUTES = ("/lcm-instant-refine", "/generations-lcm")
 RARER: tuple[tuple[str, dict[str, str]], ...] = (

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.conditions import conditions
-from benchmarks.rows import append_row
-from benchmarks.slopes import NUM_BINS, Slope, bound_mb_per_hour, has_grown, slope
+from benchmarks.core.environment import conditions
+from benchmarks.core.rows import append_row
+from benchmarks.soak.slopes import NUM_BINS, Slope, bound_mb_per_hour, has_grown, slope
 
 WARM_UP = 0.1
 COUNTS = ("threads", "files", "tasks")

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.capacity import Fleet, Measured, capacity, engine_pictures_per_s, fleet_for, plan
+from benchmarks.service.capacity import (
+    Fleet,
+    Measured,
+    capacity,
+    engine_pictures_per_s,
+    fleet_for,
+    plan,
+)
 
 CARD = Measured("a card", step_ms=8, batch=8, encode_ms=2, decode_ms=4, engine_price_per_hour=3.6)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.engine_lane import EngineLane
-from benchmarks.place import Place
-from benchmarks.requests import make_job
+from benchmarks.core.jobs import make_job
+from benchmarks.core.setup import Place
+from benchmarks.lanes.engine import EngineLane
 from models.graphs import CudaGraphs
 from service.engine import loading, warming
 

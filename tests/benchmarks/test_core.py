@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import conditions
-from benchmarks.budget import Budget
-from benchmarks.ceiling import Ceiling
-from benchmarks.random_checkpoint import SIZES, autoencoder_of, unet_of
-from benchmarks.rows import Results, append_row, read_rows
-from benchmarks.timing import LEAST_ROUNDS, Call, take_turns
-from benchmarks.work import Work, _call_unet, _codec, _work, request_floor_ms
+from benchmarks.core import environment as conditions
+from benchmarks.core.budget import Budget
+from benchmarks.core.flops import Work, _call_unet, _codec, _work, request_floor_ms
+from benchmarks.core.random_checkpoint import SIZES, autoencoder_of, unet_of
+from benchmarks.core.roofline import Ceiling
+from benchmarks.core.rows import Results, append_row, read_rows
+from benchmarks.core.timing import LEAST_ROUNDS, Call, take_turns
 
 BESIDE = {"commit": "abc", "threads": 2}
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import batch_sweep, bench_engine, climb, ladder
-from benchmarks.ladder import RUNGS, Rung, most_telling_first, rungs_of
-from benchmarks.lanes import PartedLane
-from benchmarks.place import Place
-from benchmarks.rows import read_rows
+from benchmarks.core.rows import read_rows
+from benchmarks.core.setup import Place
+from benchmarks.engine import __main__ as bench_engine
+from benchmarks.engine import batch_sweep, ladder
+from benchmarks.engine import ladder_run as climb
+from benchmarks.engine.ladder import RUNGS, Rung, most_telling_first, rungs_of
+from benchmarks.lanes.base import PartedLane
 from tests.checkpoints import write_taesd
 
 

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import bench_peers, race, random_checkpoint
-from benchmarks.ablations import AlikeLane, group_alike
-from benchmarks.apart import ApartLane
-from benchmarks.contenders import CROWD, STREAM, Team, contenders_of
-from benchmarks.engine_lane import EngineLane
-from benchmarks.lanes import DiffusersLane
-from benchmarks.place import Place
-from benchmarks.requests import make_job, mixed_jobs, stream_jobs
-from benchmarks.rows import read_rows
-from benchmarks.stream_lane import StreamLane
-from benchmarks.work import count_work
+from benchmarks.core import random_checkpoint
+from benchmarks.core.flops import count_work
+from benchmarks.core.jobs import make_job, mixed_jobs, stream_jobs
+from benchmarks.core.rows import read_rows
+from benchmarks.core.setup import Place
+from benchmarks.lanes.ablations import AlikeLane, group_alike
+from benchmarks.lanes.base import DiffusersLane
+from benchmarks.lanes.engine import EngineLane
+from benchmarks.lanes.isolated import ApartLane
+from benchmarks.lanes.registry import CROWD, STREAM, Team, contenders_of
+from benchmarks.lanes.stream_diffusion import StreamLane
+from benchmarks.peers import __main__ as bench_peers
+from benchmarks.peers import comparison as race
 from service.jobs import Job, Pixels
 from tests.checkpoints import write_taesd
 

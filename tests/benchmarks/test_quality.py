@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import ladder, quality
-from benchmarks.engine_lane import EngineLane
-from benchmarks.ladder import Rung
-from benchmarks.place import Place
-from benchmarks.rows import read_rows
+from benchmarks.core.rows import read_rows
+from benchmarks.core.setup import Place
+from benchmarks.engine import ladder, quality
+from benchmarks.engine.ladder import Rung
+from benchmarks.lanes.engine import EngineLane
 from service.jobs import Job, Pixels
 
 Run = Callable[..., dict[str, Any]]

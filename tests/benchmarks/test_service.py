@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_service, cold_start, load_points
-from benchmarks.load_points import MIXED, UNIFORM, Loader, Point, points
-from benchmarks.rows import Results, read_rows
+from benchmarks.core.rows import Results, read_rows
+from benchmarks.service import __main__ as bench_service
+from benchmarks.service import cold_start, load_points
+from benchmarks.service.load_points import MIXED, UNIFORM, Loader, Point, points
 from service.bench.load import Target
 from tests.servers import running_server
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-import benchmarks.soak
-from benchmarks.slopes import bound_mb_per_hour, has_grown, slope
-from benchmarks.soak import FAKE, soak
-from benchmarks.soak_load import Mix
-from benchmarks.soak_report import COUNTS, Report, Sample, tell
+import benchmarks.soak.__main__
+from benchmarks.soak.__main__ import FAKE, soak
+from benchmarks.soak.load import Mix
+from benchmarks.soak.report import COUNTS, Report, Sample, tell
+from benchmarks.soak.slopes import bound_mb_per_hour, has_grown, slope
 from tests.servers import wait_until
 
 SECONDS = 36.0
@@ -38,7 +38,7 @@ def test_a_leak_in_either_process_is_found(leaks: list[str], tmp_path: Path) -> 
     report = asyncio.run(
         soak(
             FAKE,
-            {"FAKE_LEAK": " ".join(leaks), "PYTHONPATH": str(Path(__file__).parent.parent)},
+            {"FAKE_LEAK": " ".join(leaks), "PYTHONPATH": str(Path(__file__).parents[2])},
             seconds=SECONDS,
             every_s=0.5,
             pace_s=0.5,
@@ -87,8 +87,8 @@ def test_callers_rest_once_in_a_bin(
     period_s: float, monkeypatch: pytest.MonkeyPatch, *, rests: bool
 ) -> None:
     """For as long as a sample needs, from the warm-up on; not where bins are too short for it."""
-    monkeypatch.setattr(benchmarks.soak, "_LEAST_PERIOD_S", 0.01)
-    monkeypatch.setattr(benchmarks.soak, "_REST_S", 0.004)
+    monkeypatch.setattr(benchmarks.soak.__main__, "_LEAST_PERIOD_S", 0.01)
+    monkeypatch.setattr(benchmarks.soak.__main__, "_REST_S", 0.004)
 
     async def count() -> int:
         mix, number = Mix("http://127.0.0.1:9", 1.0), 0
@@ -102,7 +102,7 @@ def test_callers_rest_once_in_a_bin(
             number += 1
 
         monkeypatch.setattr(mix, "resting", resting)
-        task = asyncio.create_task(benchmarks.soak._rest(mix, period_s, every_s=0.002))
+        task = asyncio.create_task(benchmarks.soak.__main__._rest(mix, period_s, every_s=0.002))
         await asyncio.sleep(0.1)
         assert number == 0, "it is not warm yet"
         mix.is_warm.set()

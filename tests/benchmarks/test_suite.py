@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import suite
-from benchmarks.budget import Budget
-from benchmarks.conditions import conditions
-from benchmarks.rows import append_row
+from benchmarks.core.budget import Budget
+from benchmarks.core.environment import conditions
+from benchmarks.core.rows import append_row
 from benchmarks.suite import Step, cpu_steps, cuda_steps, run
 
 
@@ -64,7 +64,9 @@ def test_what_the_budget_does_not_suffice_for_waits(
 def test_each_step_is_a_measurement_with_arguments_that_it_knows() -> None:
     """What is run in front of nobody must not end at a misspelt option."""
     for step in (*cpu_steps(), *cuda_steps()):
-        module = importlib.import_module(f"benchmarks.{step.module}")
+        module = importlib.import_module(
+            f"benchmarks.{step.module}" + ("" if "." in step.module else ".__main__")
+        )
         assert callable(module.main)
         if not step.table:
             parsed = module._arguments([*step.words, "--budget", "1.5"])
@@ -74,6 +76,6 @@ def test_each_step_is_a_measurement_with_arguments_that_it_knows() -> None:
 
 def test_a_step_is_run_as_a_process_of_its_own() -> None:
     """It is found from any folder, and its output comes back."""
-    ended = suite._run_module(Step("load", ("--help",), table="load"), Budget(1))
+    ended = suite._run_module(Step("service.load", ("--help",), table="load"), Budget(1))
     assert ended.returncode == 0
     assert "--clients" in ended.stdout

@@ -15,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.golden_files import GOLDEN, OTHERS, P3, WHOLE
+from benchmarks.soak.picture_files import encoded, flat, png, scene, with_chunks
 from service.errors import BodyTooLarge, ImageInvalid, ImageTooLarge
 from service.front.images import ImageLimits, read_picture, to_data_url
-from tests.front import pictures
-from tests.front.golden import GOLDEN, OTHERS, P3, WHOLE
-from tests.front.pictures import encoded, flat, png, scene, with_chunks
 from tests.front.reading import PATH, decode, error_levels, refusal
 
 _BOMBS = """
 import pathlib, re, time
 from service.errors import RefineError
 from service.front.images import decode_image
-from tests.front import pictures
+from benchmarks.soak import picture_files as pictures
 def peak_mb():
     status = pathlib.Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.soak.picture_files import webp_bomb
 from service.errors import ImageInvalid, RefineError, ValidationFailed
 from service.front import api as api_routes
 from service.front import decoding
@@ -22,7 +23,6 @@ from service.front.decoding import Decoders, Isolation
 from service.front.images import decode_image
 from tests.fakes import FakeEngineClient
 from tests.front.api import PICTURE, ROUTES, Api
-from tests.front.pictures import webp_bomb
 from tests.servers import KEY, running_server
 
 

@@ -12,6 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.golden_files import OTHERS, WHOLE
+from benchmarks.soak.picture_files import encoded, flat, scene, with_chunks
 from service.errors import ImageInvalid
 from service.front.images import (
     Metadata,
@@ -22,9 +25,6 @@ from service.front.images import (
     read_picture,
     to_data_url,
 )
-from tests.front import pictures
-from tests.front.golden import OTHERS, WHOLE
-from tests.front.pictures import encoded, flat, scene, with_chunks
 from tests.front.reading import PATH, decode, refusal
 
 

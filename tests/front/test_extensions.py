@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchmarks.soak.picture_files import scene
 from models.catalog import load_catalog
 from service.cli import app
 from service.front.images import read_metadata
@@ -20,7 +21,6 @@ from service.front.schemas import MAX_SEED
 from service.jobs import Finished
 from tests.fakes import FakeEngineClient
 from tests.front.api import ROUTES, Api, data_url, picture_of
-from tests.front.pictures import scene
 from tests.servers import running_server
 
 NEGATIVE = "blurred"

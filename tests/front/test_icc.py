@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.golden_files import P3
+from benchmarks.soak.picture_files import encoded, flat, scene, with_chunks
 from service.front.images import Pixels
-from tests.front import pictures
-from tests.front.golden import P3
-from tests.front.pictures import encoded, flat, scene, with_chunks
 from tests.front.reading import decode, error_levels
 
 

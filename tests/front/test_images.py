@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.soak import picture_files as pictures
+from benchmarks.soak.golden_files import GOLDEN, P3, WHOLE
+from benchmarks.soak.picture_files import encoded, flat, png, scene, with_chunks
 from service.errors import ImageTooLarge
 from service.front.images import ImageLimits, encode_image, fit_cover, read_picture, to_data_url
-from tests.front import pictures
-from tests.front.golden import GOLDEN, P3, WHOLE
-from tests.front.pictures import encoded, flat, png, scene, with_chunks
 from tests.front.reading import PATH, decode, error_levels, refusal
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.soak.picture_files import encoded, scene
 from service.errors import ImageInvalid, ValidationFailed
 from service.front.masks import WHITE, composite, looks_inverted, read_mask
 from service.jobs import Pixels
-from tests.front.pictures import encoded, scene
 
 SIDE = 96
 ORIGINAL: Pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from benchmarks.soak.picture_files import encoded, scene
 from service.bench.report import percentile
 from service.client import LocalEngineClient
 from service.live import LiveClient
 from service.settings import Settings
-from tests.front.pictures import encoded, scene
 from tests.servers import START_S, running_server
 
 NUM_PAINTERS = 16

@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
+from benchmarks.soak.picture_files import encoded
 from service.client import EngineHealth
 from service.errors import EngineStarting, QueueFull, RateLimited
 from service.front.app import create_app
@@ -36,7 +37,6 @@ from service.jobs import Finished
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api
-from tests.front.pictures import encoded
 from tests.front.sockets import PICTURE, PainterSocket, greeted, opened
 from tests.servers import KEY, running_app, running_server, wait_until
 

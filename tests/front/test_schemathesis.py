@@ -10,12 +10,12 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from benchmarks.soak.golden_files import WHOLE
 from models.styles import load_styles
 from service.front.app import create_app
 from service.front.dataurl import to_data_url
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
-from tests.front.golden import WHOLE
 from tests.servers import KEY, running_server
 
 PICTURES = st.sampled_from([to_data_url(data, "png") for data in WHOLE.values()])

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.soak.picture_files import scene
 from service.front.tiles import TILE_SIDE, blend_tiles, plan_tiles
 from service.jobs import Pixels
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api, data_url, picture_of, size_of
-from tests.front.pictures import scene
 
 ROUTE = "/lcm-upscale"
 SIDES = (1024, 1280, 2048)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench_engine, bench_peers, random_checkpoint
-from benchmarks.rows import read_rows
+from benchmarks.core import random_checkpoint
+from benchmarks.core.rows import read_rows
+from benchmarks.engine import __main__ as bench_engine
+from benchmarks.peers import __main__ as bench_peers
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from benchmarks.soak.hostile_bodies import GOOD
+from benchmarks.soak.picture_files import encoded, scene, webp_bomb
 from service.front.dataurl import to_data_url
-from tests.front.pictures import encoded, scene, webp_bomb
-from tests.hostile.corpus import GOOD
 from tests.hostile.separate import separate
 
 ROUTE = "/lcm-instant-refine"

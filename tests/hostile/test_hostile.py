@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from benchmarks.soak.golden_files import GOLDEN, WHOLE
+from benchmarks.soak.hostile_bodies import GOOD, bodies, files, texts
 from service.front.dataurl import to_data_url
-from tests.front.golden import GOLDEN, WHOLE
 from tests.front.test_containers import mutated, with_right_checksums
-from tests.hostile.corpus import GOOD, bodies, files, texts
 from tests.hostile.separate import Separate, separate
 
 ROUTE = "/lcm-instant-refine"

@@ -11,7 +11,7 @@ import time
 import httpx
 import pytest
 
-from tests.hostile.corpus import GOOD
+from benchmarks.soak.hostile_bodies import GOOD
 from tests.hostile.separate import separate
 
 ROUTE = "/lcm-instant-refine"

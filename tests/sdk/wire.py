@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.soak.picture_files import encoded, scene
 from service.front.images import read_metadata
 from service.front.schemas import MAX_SEED
 from service.jobs import GenerationParams
 from tests.backends import Witness
 from tests.fakes import FakeEngineClient
-from tests.front.pictures import encoded, scene
 from tests.servers import MAX_BODY_BYTES
 
 DATA_URL_PREFIX = "data:image/jpeg;base64,"

@@ -22,7 +22,7 @@ def median_seconds(folder: Path, seconds: float) -> float:
         words = ["--parts", "load", "--users", "1", "--shares", "--seconds", str(seconds)]
         words += ["--checkpoint", str(folder.resolve()), "--device", "cpu", "--results", results]
         ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.bench_service", *words],
+            [sys.executable, "-m", "benchmarks.service", *words],
             cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
     rows = json.loads(ended.stdout.splitlines()[-1])["rows"]

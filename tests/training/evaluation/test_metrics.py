@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from models.training.evaluation.classifier import Judge
 from models.training.evaluate import check_judge, table, updated, write_figures
+from models.training.evaluation.classifier import Judge
 from models.training.evaluation.latency import (
     Bench,
     Row,
