@@ -1,4 +1,4 @@
-"""The manifests in deploy/: every setting, path, port and probe in them is one of the service's."""
+"""The manifests in deploy/: their settings, paths, ports and probes are the service's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.servers import KEY
 
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
-SENDING_S = 10  # what the server gives the last answers after the drain
+SENDING_S = 10  # the server's time for the last responses after the drain
 
 
 def documents(name: str) -> list[Any]:
@@ -43,7 +43,7 @@ def environment(container: dict[str, Any]) -> dict[str, str | None]:
 
 
 def test_every_variable_is_a_setting(container: dict[str, Any]) -> None:
-    """Compose and Kubernetes set nothing that the service does not read, and valid values."""
+    """Compose and Kubernetes set only variables that the service reads, to valid values."""
     compose = documents("compose.yaml")[0]["services"]["refine"]["environment"]
     for names in (environment(container), compose):
         known = {f"REFINE_{name.upper()}" for name in Settings.model_fields}
@@ -52,8 +52,8 @@ def test_every_variable_is_a_setting(container: dict[str, Any]) -> None:
     Settings(**{name.removeprefix("REFINE_").lower(): value for name, value in given.items()})  # type: ignore[arg-type]
 
 
-def test_probes_ask_what_the_service_answers(container: dict[str, Any]) -> None:
-    """Start and life are the front's, readiness is the engine's; all are open without a key."""
+def test_probes_match_routes(container: dict[str, Any]) -> None:
+    """Startup and liveness probe the front, readiness the engine; none needs a key."""
     app = create_app(Settings(api_keys="a-key"), FakeEngineClient())
     paths = {getattr(route, "path", None) for route in app.routes} | set(app.openapi()["paths"])
     asked = {
@@ -75,7 +75,7 @@ def test_probes_ask_what_the_service_answers(container: dict[str, Any]) -> None:
 def test_the_grace_period_is_longer_than_the_drain(
     pod: dict[str, Any], container: dict[str, Any]
 ) -> None:
-    """Nobody is killed in the middle: delay, drain and the last answers fit."""
+    """Delay, drain and the last responses fit into the grace period."""
     given = environment(container)
     needed = sum(float(given[name] or 0) for name in ("REFINE_DRAIN_DELAY_S", "REFINE_DRAIN_S"))
     assert pod["terminationGracePeriodSeconds"] >= needed + SENDING_S
@@ -83,10 +83,8 @@ def test_the_grace_period_is_longer_than_the_drain(
     assert float(grace.removesuffix("s")) >= Settings().drain_s + SENDING_S
 
 
-def test_nothing_runs_with_more_rights_than_it_needs(
-    pod: dict[str, Any], container: dict[str, Any]
-) -> None:
-    """Not root, no capability, a read-only root with the two places that are written to."""
+def test_containers_have_few_rights(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """Containers run as the image's user, without capabilities, on a read-only root."""
     (uid,) = set(re.findall(r"(?m)^USER (\d+):\1$", DOCKERFILE))
     assert pod["securityContext"]["runAsUser"] == int(uid)
     assert pod["securityContext"]["runAsNonRoot"] is True
@@ -105,18 +103,8 @@ def test_nothing_runs_with_more_rights_than_it_needs(
         assert all(published.startswith("127.0.0.1:") for published in service.get("ports", []))
 
 
-def test_a_gpu_and_memory_are_limited(container: dict[str, Any]) -> None:
-    """A pod asks for one GPU, and for no more memory than its limit."""
-    resources = container["resources"]
-    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1"
-    asked, limit = (
-        int(resources[kind]["memory"].removesuffix("Gi")) for kind in ("requests", "limits")
-    )
-    assert asked <= limit
-
-
-def test_names_hold_together(pod: dict[str, Any], container: dict[str, Any]) -> None:
-    """The service selects the pods, the claim exists, and compose mounts folders that are there."""
+def test_names_are_consistent(pod: dict[str, Any], container: dict[str, Any]) -> None:
+    """The service selects the pods, the claim exists, and Compose mounts existing folders."""
     (deployment,) = documents("kubernetes/deployment.yaml")
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     service, budget, claim = documents("kubernetes/service.yaml")
@@ -141,20 +129,8 @@ def test_names_hold_together(pod: dict[str, Any], container: dict[str, Any]) -> 
                 assert source in compose["volumes"]
 
 
-def test_compose_gives_the_service_a_gpu_and_little_else() -> None:
-    """One GPU, a read-only root with the two places that are written to, no key in the file."""
-    refine = documents("compose.yaml")[0]["services"]["refine"]
-    (device,) = refine["deploy"]["resources"]["reservations"]["devices"]
-    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
-    assert refine["read_only"] is True
-    assert refine["tmpfs"] == ["/tmp"]  # noqa: S108 - a mount point
-    assert refine["volumes"] == ["cache:/cache"]
-    assert refine["environment"]["REFINE_API_KEYS"].startswith("${REFINE_API_KEYS:?")
-    assert refine["ports"] == [f"127.0.0.1:{Settings().port}:{Settings().port}"]
-
-
-def test_prometheus_is_answered_and_grafana_finds_it() -> None:
-    """The scraper has no key: the service lets it in without; names and folders fit together."""
+def test_prometheus_and_grafana_reach_their_targets() -> None:
+    """The scraper without a key gets the metrics; names and folders of both are consistent."""
     services = documents("compose.yaml")[0]["services"]
     (scraped,) = documents("prometheus/prometheus.yml")[0]["scrape_configs"]
     (target,) = scraped["static_configs"][0]["targets"]
@@ -179,33 +155,3 @@ def test_prometheus_is_answered_and_grafana_finds_it() -> None:
     (boards,) = documents("grafana/provisioning/dashboards/instant-refine.yaml")[0]["providers"]
     assert boards["options"]["path"] == mounted["./grafana"]
     assert list((ROOT / "deploy/grafana").glob("*.json"))
-
-
-def test_a_rollout_takes_no_pod_before_another_is_ready() -> None:
-    """The old pod stays until the new one makes pictures; a node's drain takes one at a time."""
-    (deployment,) = documents("kubernetes/deployment.yaml")
-    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    _, budget, claim = documents("kubernetes/service.yaml")
-    assert budget["spec"]["maxUnavailable"] == 1
-    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]  # the new pod beside the old one
-
-
-def test_probes_have_patience(container: dict[str, Any]) -> None:
-    """Unready is told at once; a pod is killed only after half a minute, or a minute's start."""
-
-    def patience_s(name: str) -> int:
-        probe = container[name]
-        return int(probe["periodSeconds"] * probe.get("failureThreshold", 3))
-
-    assert patience_s("readinessProbe") <= 5
-    assert patience_s("livenessProbe") >= 30
-    assert patience_s("startupProbe") >= 60
-
-
-def test_a_pod_s_files_are_its_user_s(pod: dict[str, Any]) -> None:
-    """Volumes belong to the user of the image, system calls are filtered, /tmp is bounded."""
-    security = pod["securityContext"]
-    assert security["fsGroup"] == security["runAsGroup"] == security["runAsUser"]
-    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    (tmp,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "tmp"]
-    assert tmp == {"medium": "Memory", "sizeLimit": "256Mi"}

@@ -1,4 +1,4 @@
-"""The newcomer's way: clone, `make serve`, one picture."""
+"""The first commands of the README: clone, `make serve`, one image."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ INSTALL_S = 1500.0
 
 @pytest.mark.slow
 @pytest.mark.timeout(INSTALL_S + 100)
-def test_a_fresh_clone_serves_with_one_command(tmp_path: Path) -> None:
-    """`make serve` on a clone makes its own environment and answers with a picture."""
+def test_fresh_clone_serves(tmp_path: Path) -> None:
+    """`make serve` on a clone creates its environment and refines an image."""
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -50,8 +50,8 @@ def test_a_fresh_clone_serves_with_one_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_make_install_passes_arguments_to_pip() -> None:
-    """What `make install` would run is pinned, and takes the arguments of `PIP_ARGS`."""
+def test_install_passes_pip_args() -> None:
+    """`make install` is pinned and passes `PIP_ARGS` to pip."""
     planned = subprocess.run(
         ["make", "-n", "install", "PIP_ARGS=--index-url example"],
         cwd=ROOT, capture_output=True, text=True, check=True,
