@@ -16,7 +16,12 @@ from service.front.answers import json_response
 from service.front.front import Front, front_of, require_key
 from service.front.health import health_of
 from service.front.refining import ROUTES, Route
-from service.front.schemas import KEY_REFUSALS, UpscaleRequest, upscale_strength
+from service.front.schemas import (
+    DEFAULT_REFINE_STRENGTH,
+    KEY_REFUSALS,
+    UpscaleRequest,
+    upscale_strength,
+)
 
 router = APIRouter()
 
@@ -82,13 +87,16 @@ def _engine(health: EngineHealth) -> dict[str, Any]:
 def default_fields(checkpoint: Checkpoint, route: Route) -> dict[str, Any]:
     """Return what a request to a route gets that leaves the fields out, in the wire's words."""
     defaults = checkpoint.defaults_of(route.pace)
-    is_upscale = route.request is UpscaleRequest
-    return {
+    fields = {
         "steps": defaults.num_inference_steps,
-        "strength": upscale_strength(None, is_creative=None) if is_upscale else defaults.strength,
+        "strength": defaults.strength,
         "guidance": defaults.guidance_scale,
         "autoencoder": defaults.autoencoder,
     }
+    if route.request is UpscaleRequest:
+        fields["strength"] = upscale_strength(None, is_creative=None)
+        fields |= {"refineStrength": DEFAULT_REFINE_STRENGTH, "refineCreative": False}
+    return fields
 
 
 def _describe(checkpoint: Checkpoint, front: Front) -> dict[str, Any]:

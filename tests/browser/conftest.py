@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests import npm
-from tests.browser.painter import Painter
+from tests.browser.canvas_page import CanvasPage
 from tests.browser.service import Service
 
 _HERE = Path(__file__).parent
@@ -21,14 +21,14 @@ _ARGUMENTS = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All that needs a browser is slow, and waits for pictures as an artist would."""
+    """Mark every browser test as slow, and run it alone: it waits for real pictures."""
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.alone)
 
 
-# Of the package and not of the session: Playwright's own event loop would be in the way of others.
+# Package scope: over the whole session, Playwright's event loop would disturb other tests.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -54,7 +54,7 @@ def axe() -> str:
 
 
 @pytest.fixture
-def painter(browser: Browser, service: Service) -> Iterator[Painter]:
-    """Somebody at a desktop. The page has asked for nothing elsewhere and written no error."""
-    with Painter.at(browser, service.address) as painter:
-        yield painter
+def canvas(browser: Browser, service: Service) -> Iterator[CanvasPage]:
+    """The page on a desktop; it must load nothing foreign and log no error."""
+    with CanvasPage.at(browser, service.address) as canvas:
+        yield canvas

@@ -1,4 +1,4 @@
-"""The service as a user starts it, on the bundled checkpoint, which can be stopped and started."""
+"""The service on the bundled checkpoint, as a user starts it; it can be stopped and restarted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMAND = Path(sys.executable).with_name("instant-refine")
 
 
 class Service:
-    """`instant-refine serve` as a process of its own, always on the same port."""
+    """An `instant-refine serve` process, always on the same port."""
 
     def __init__(self, log: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -1,4 +1,4 @@
-"""A visit to the page: keys, a service that restarts, phones, and those who do not see it."""
+"""Keys, a service that restarts, phones and accessibility."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.painter import Painter
+from tests.browser.canvas_page import CanvasPage
 from tests.browser.service import Service
 from tests.fakes import READY, FakeEngineClient
 from tests.servers import KEY, running_server
@@ -17,8 +17,8 @@ from tests.servers import KEY, running_server
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
-def test_a_key_is_asked_for_where_one_is_needed(browser: Browser) -> None:
-    """A wrong key is refused in words; the right one opens the page, and stands in no address."""
+def test_key_dialog(browser: Browser) -> None:
+    """A wrong key shows an error; the right one opens the page and is in no URL."""
     with running_server(FakeEngineClient(), api_keys=KEY) as address:
         visit = browser.new_context()
         page = visit.new_page()
@@ -35,7 +35,7 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Browser) -> None:
         page.keyboard.press("Enter")
         page.wait_for_selector(".has-result", timeout=20_000)
         expect(dialog).to_be_hidden()
-        expect(page.locator("#styles img")).to_have_count(14)  # which need the key, too
+        expect(page.locator("#styles img")).to_have_count(14)  # they need the key, too
         page.reload()  # kept for the tab
         page.wait_for_selector('.pill[data-state="connected"]')
         assert page.evaluate("() => !Object.keys(localStorage).some(name => name.endsWith('key'))")
@@ -43,26 +43,26 @@ def test_a_key_is_asked_for_where_one_is_needed(browser: Browser) -> None:
         visit.close()
 
 
-def test_it_comes_back_with_the_service(browser: Browser, service: Service) -> None:
-    """When the service has been away, the page says so, connects again and goes on painting."""
-    with Painter.at(browser, service.address) as painter:
-        painter.wait_for_picture()
+def test_service_restart(browser: Browser, service: Service) -> None:
+    """The page shows that the service is away, reconnects and refines the last stroke."""
+    with CanvasPage.at(browser, service.address) as canvas:
+        canvas.wait_for_picture()
         service.stop()
-        pill = painter.page.locator("#pill")
+        pill = canvas.page.locator("#pill")
         expect(pill).to_have_attribute("data-state", "reconnecting", timeout=20_000)
-        before = painter.look("result")
-        painter.stroke((0.2, 0.2), (0.8, 0.3))  # kept until somebody is there to see it
+        before = canvas.look("result")
+        canvas.stroke((0.2, 0.2), (0.8, 0.3))  # sent after the reconnection
         service.start()
         expect(pill).to_have_attribute("data-state", "connected", timeout=30_000)
-        painter.wait_for_change("result", before)
-        painter.errors.clear()  # the browser tells of each connection that failed
+        canvas.wait_for_change("result", before)
+        canvas.errors.clear()  # the browser logs each failed connection
 
 
-def test_a_finger_draws_on_a_phone(browser: Browser, service: Service) -> None:
-    """Everything fits the width of a phone, and a finger draws."""
-    with Painter.at(browser, service.address, **PHONE) as painter:
-        page = painter.page
-        painter.pause()
+def test_phone(browser: Browser, service: Service) -> None:
+    """The page fits a phone's width, and a finger draws."""
+    with CanvasPage.at(browser, service.address, **PHONE) as canvas:
+        page = canvas.page
+        canvas.pause()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         for selector in ("#surface", "#refine", "#undo", "#panel-toggle", "#result"):
             box = page.locator(selector).bounding_box()
@@ -70,9 +70,9 @@ def test_a_finger_draws_on_a_phone(browser: Browser, service: Service) -> None:
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= 390
             assert box["y"] + box["height"] <= 844
-        before = painter.look("paint")
-        swipe(page, painter.at_fraction((0.2, 0.2)), painter.at_fraction((0.8, 0.6)))
-        assert painter.look("paint") != before
+        before = canvas.look("paint")
+        swipe(page, canvas.at_fraction((0.2, 0.2)), canvas.at_fraction((0.8, 0.6)))
+        assert canvas.look("paint") != before
         page.click("#panel-toggle")
         expect(page.locator("#strength")).to_be_in_viewport()
         styles = page.locator("#styles label")
@@ -85,12 +85,12 @@ def test_a_finger_draws_on_a_phone(browser: Browser, service: Service) -> None:
             assert box["height"] >= 44
 
 
-def test_a_style_that_does_not_fit_cannot_be_chosen(browser: Browser) -> None:
-    """It is shown, and said to whoever does not see it; the others are there as ever."""
+def test_misfit_style(browser: Browser) -> None:
+    """A style that does not fit is disabled, and its accessible name says so."""
     engine = FakeEngineClient()
     engine.health = replace(engine.health, ready=replace(READY, misfits={"pocket": ["VIBRANT"]}))
-    with running_server(engine) as address, Painter.at(browser, address) as painter:
-        page = painter.page
+    with running_server(engine) as address, CanvasPage.at(browser, address) as canvas:
+        page = canvas.page
         expect(page.locator("#styles label")).to_have_count(14)
         misfit = page.get_by_role("radio", name="Vibrant, does not fit the checkpoint")
         expect(misfit).to_be_disabled()
@@ -98,7 +98,7 @@ def test_a_style_that_does_not_fit_cannot_be_chosen(browser: Browser) -> None:
 
 
 def swipe(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draw a finger over the page, as the browser's own touch events."""
+    """Move a finger over the page, by the browser's own touch events."""
     session = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
@@ -117,7 +117,7 @@ def swipe(page: Page, start: tuple[float, float], end: tuple[float, float]) -> N
 
 def faults(page: Page, axe: str) -> list[str]:
     """Return the serious and critical faults that axe-core finds."""
-    # Evaluated by the debugger, which the page's own policy does not bind.
+    # The debugger evaluates it: the page's content security policy does not apply.
     page.evaluate(axe)
     found: list[dict[str, Any]] = page.evaluate(
         "() => axe.run().then(({violations}) => violations)"
@@ -130,13 +130,11 @@ def faults(page: Page, axe: str) -> list[str]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault(
-    browser: Browser, service: Service, axe: str, scheme: str
-) -> None:
-    """On the page, with each sheet and dialog open, and while masking."""
-    with Painter.at(browser, service.address, color_scheme=scheme) as painter:
-        page = painter.page
-        painter.wait_for_picture()
+def test_axe(browser: Browser, service: Service, axe: str, scheme: str) -> None:
+    """axe-core finds no serious fault, with each sheet and dialog open and while masking."""
+    with CanvasPage.at(browser, service.address, color_scheme=scheme) as canvas:
+        page = canvas.page
+        canvas.wait_for_picture()
         assert not faults(page, axe)
         page.keyboard.press("m")
         page.click("#inpaint")  # a notice
@@ -155,12 +153,10 @@ def test_axe_finds_no_serious_fault(
         assert not faults(page, axe)
 
 
-def test_axe_finds_no_serious_fault_on_a_phone(
-    browser: Browser, service: Service, axe: str
-) -> None:
-    """The same on a phone, with the settings open."""
-    with Painter.at(browser, service.address, **PHONE) as painter:
-        painter.pause()
-        painter.page.click("#panel-toggle")
-        expect(painter.page.locator("#strength")).to_be_in_viewport()
-        assert not faults(painter.page, axe)
+def test_axe_on_a_phone(browser: Browser, service: Service, axe: str) -> None:
+    """axe-core finds no serious fault on a phone with the settings open."""
+    with CanvasPage.at(browser, service.address, **PHONE) as canvas:
+        canvas.pause()
+        canvas.page.click("#panel-toggle")
+        expect(canvas.page.locator("#strength")).to_be_in_viewport()
+        assert not faults(canvas.page, axe)

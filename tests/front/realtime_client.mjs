@@ -126,14 +126,6 @@ test("a picture follows its frame, and comes with its result as a Blob", async (
   live.close();
 });
 
-test("an older result never comes after a newer one", async () => {
-  const { live, of, socket } = await opened();
-  for (const prompt of ["a", "b", "c"]) live.send({ prompt });
-  for (const id of [2, 1, 2, 3]) socket.result(id);
-  assert.deepEqual(of("result").map(({ id }) => id), [2, 3]);
-  live.close();
-});
-
 test("the newest frame is sent again after the connection was lost, the others are given up", async () => {
   const { live, of, socket } = await opened();
   for (const prompt of ["a", "b", "c"]) live.send({ prompt });

@@ -148,7 +148,11 @@ def test_each_route_has_its_own_defaults(api: Api, engine: FakeEngineClient) -> 
     assert every["sd15-lcm-lora"]["/generations-lcm"]["autoencoder"] == "tiny"
     assert told["/generations-lcm"]["autoencoder"] == "full", "pocket has no tiny one"
     api.refine("/lcm-upscale")
-    assert engine.asked[-1][0].strength == told["/lcm-upscale"]["strength"]
+    upscale = told["/lcm-upscale"]
+    assert engine.asked[-1][0].strength == upscale["strength"]
+    fields = {name: upscale[name] for name in ("refineStrength", "refineCreative")}
+    api.refine("/lcm-upscale", **fields)
+    assert engine.asked[-1][0].strength == upscale["strength"]
     api.refine("/generations-lcm", steps=9, autoencoder="full")
     assert engine.asked[-1][0].num_inference_steps == 9
     assert engine.asked[-1][0].autoencoder == "full"

@@ -1,4 +1,4 @@
-"""What of the page needs no browser: its modules under Node, and its snippets as programs."""
+"""The page without a browser: its modules under Node, and its snippets as programs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from service.front.app import create_app
+from service.front.schemas import MAX_PROMPT_CHARS, MAX_SEED, SIDES
+from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY, running_server
 
 HERE = Path(__file__).parent / "web"
-OLDEST_NODE = (20, 19)  # older ones want another file's word that a .js file is a module
+OLDEST_NODE = (20, 19)  # older ones need a package.json to load a .js file as a module
 FIELDS: dict[str, Any] = {
     "prompt": 'it\'s a "red" house\\n at $HOME, 100% `new`',
     "style": "ANIME",
@@ -37,19 +40,21 @@ EXTRA: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Node, where one is installed that knows modules by their content."""
+    """Node, if it is recent enough to detect modules by their content."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("node is needed to run the page's modules")
-    told = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(int(part) for part in told.strip("v\n").split(".")[:2])
+    printed = subprocess.run(
+        [found, "--version"], capture_output=True, text=True, check=True
+    ).stdout
+    version = tuple(int(part) for part in printed.strip("v\n").split(".")[:2])
     if version < OLDEST_NODE:
-        pytest.skip(f"node {told.strip()} is older than {OLDEST_NODE}")
+        pytest.skip(f"node {printed.strip()} is older than {OLDEST_NODE}")
     return found
 
 
-def test_the_modules_keep_their_promises(node: str) -> None:
-    """History, pacing, hashing, strokes, fills, keys and settings, by Node's own test runner."""
+def test_modules(node: str) -> None:
+    """The modules that need no browser pass their tests in Node's own test runner."""
     files = sorted(HERE.glob("*.test.mjs"))
     assert len(files) >= 4
     done = subprocess.run(
@@ -61,6 +66,33 @@ def test_the_modules_keep_their_promises(node: str) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "# fail 0" in done.stdout
+
+
+def test_limits_are_the_schemas(node: str) -> None:
+    """The page reads every limit of its settings in the service's OpenAPI document."""
+    document = create_app(Settings(), FakeEngineClient()).openapi()
+    done = subprocess.run(
+        [node, HERE / "limits.mjs"],
+        input=json.dumps(document),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sides = {"type": "integer", "enum": list(SIDES)}
+    limits = json.loads(done.stdout)
+    limits["prompt"] = {name: limits["prompt"][name] for name in ("type", "maxLength")}
+    assert limits == {
+        "prompt": {"type": "string", "maxLength": MAX_PROMPT_CHARS},
+        "style": {"type": "string", "minLength": 1, "maxLength": 200},
+        "strength": {"type": "number", "minimum": 0.1, "maximum": 1},
+        "steps": {"type": "integer", "minimum": 4, "maximum": 16},
+        "guidance": {"type": "number", "minimum": 0.5, "maximum": 20},
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+        "width": sides,
+        "height": sides,
+        "refineStrength": {"type": "number", "minimum": 0.5, "maximum": 0.9},
+        "refineCreative": {"type": "boolean"},
+    }
 
 
 def snippets(node: str, origin: str, route: str) -> dict[str, str]:
@@ -77,10 +109,8 @@ def snippets(node: str, origin: str, route: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("route", EXTRA)
 @pytest.mark.parametrize("language", ["curl", "python"])
-def test_a_snippet_asks_for_the_same_picture(
-    node: str, language: str, route: str, tmp_path: Path
-) -> None:
-    """Run as it is copied, it sends every field unchanged, and leaves the refined picture."""
+def test_snippets_run(node: str, language: str, route: str, tmp_path: Path) -> None:
+    """A copied snippet sends every field unchanged and writes the refined picture."""
     Image.new("RGB", (512, 640), (200, 30, 60)).save(tmp_path / "drawing.jpg")
     Image.new("L", (512, 640), 255).save(tmp_path / "mask.png")
     engine = FakeEngineClient()

@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import { floodRegion } from "../../../service/front/web/drawing/flood_fill.js";
+import { MAX_SIZE, chooseTool, rememberColour } from "../../../service/front/web/drawing/toolbox.js";
 import { actionOf } from "../../../service/front/web/shell/keys.js";
 import { Stroke, pressureOf } from "../../../service/front/web/drawing/strokes.js";
+import { newStore } from "./fixtures.mjs";
 
 /** A picture of rows of letters, one colour a letter. */
 function pictureOf(rows) {
@@ -12,12 +14,12 @@ function pictureOf(rows) {
   return { data: Uint8ClampedArray.from(data), width: rows[0].length, height: rows.length };
 }
 
-function shown({ mask }, width) {
+function rowsOf({ mask }, width) {
   const letters = [...mask].map((inside) => (inside ? "x" : "-"));
   return letters.join("").match(new RegExp(`.{${width}}`, "g"));
 }
 
-test("a fill stops at another colour, and covers its edge by a pixel", () => {
+test("a fill stops at another colour and covers its edge by a pixel", () => {
   const picture = pictureOf([
     ".........",
     ".#######.",
@@ -28,7 +30,7 @@ test("a fill stops at another colour, and covers its edge by a pixel", () => {
     ".........",
   ]);
   const region = floodRegion(picture, 3, 3);
-  assert.deepEqual(shown(region, 9), [
+  assert.deepEqual(rowsOf(region, 9), [
     "---------",
     "--xxxxx--",
     "-xxxxxxx-",
@@ -40,7 +42,7 @@ test("a fill stops at another colour, and covers its edge by a pixel", () => {
   assert.deepEqual([region.left, region.top, region.right, region.bottom], [1, 1, 7, 5]);
 });
 
-test("a fill reaches every place that is connected, and agrees with the slow way", () => {
+test("a fill reaches every connected pixel, as a slow search does", () => {
   let seed = 5;
   const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   for (let round = 0; round < 60; round += 1) {
@@ -70,7 +72,7 @@ test("a fill reaches every place that is connected, and agrees with the slow way
   }
 });
 
-test("a stroke joins its curves without a gap, from the first point to the last", () => {
+test("a stroke's curves join without a gap, from the first point to the last", () => {
   const stroke = new Stroke(10);
   const points = Array.from({ length: 20 }, (_, index) => ({
     x: index * 3, y: (index * 7) % 11, pressure: 1,
@@ -83,7 +85,7 @@ test("a stroke joins its curves without a gap, from the first point to the last"
   assert.deepEqual([curves.at(-1).to.x, curves.at(-1).to.y], [57, points.at(-1).y]);
 });
 
-test("a pen that is pressed less draws thinner; mouse and finger draw as wide as was set", () => {
+test("a light pen draws thinner; mouse and finger draw the full width", () => {
   const width = (pressure) => new Stroke(10).add([{ x: 0, y: 0, pressure }])[0].width;
   assert.equal(width(1), 10);
   assert.ok(width(0.2) < width(0.6) && width(0.6) < width(1));
@@ -111,4 +113,26 @@ test("no key fires while a text field has the focus", () => {
   assert.equal(key("Enter", { tagName: "BUTTON" }), null);
   assert.equal(key("Enter", { tagName: "INPUT", type: "color" }), null);
   assert.equal(key("b", { tagName: "INPUT", type: "range" }), "brush");
+});
+
+test("the eraser stays on its layer, the mask brush takes the mask, other tools the paint", () => {
+  const store = newStore();
+  const layers = ["eraser", "mask", "eraser", "fill", "mask", "picker"].map((tool) => {
+    chooseTool(store, tool);
+    return store.state.layer;
+  });
+  assert.deepEqual(layers, ["paint", "mask", "mask", "paint", "mask", "paint"]);
+});
+
+test("a size stays within its limits, and a colour is remembered once", () => {
+  const store = newStore();
+  for (const [size, expected] of [[500, MAX_SIZE], [-3, 1], [7.6, 8], [Number.NaN, 8]]) {
+    store.set({ size });
+    assert.equal(store.state.size, expected);
+  }
+  for (const colour of ["#111111", "#222222", "#111111"]) {
+    store.set({ colour });
+    rememberColour(store);
+  }
+  assert.deepEqual(store.state.recent, ["#111111", "#222222"]);
 });

@@ -18,7 +18,7 @@ function documentOf(bytes = 1) {
   return page;
 }
 
-test("undo and redo agree with a list of all states, whatever the order", () => {
+test("undo and redo agree with a list of all states, in any order", () => {
   let seed = 7;
   const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   const page = documentOf();
@@ -43,7 +43,7 @@ test("undo and redo agree with a list of all states, whatever the order", () => 
   }
 });
 
-test("at least fifty changes can be undone, however large they are", () => {
+test("at least fifty changes can be undone, of any size", () => {
   const page = documentOf(MAX_BYTES);
   for (let value = 1; value <= 80; value += 1) page.change(value);
   assert.equal(page.history.size, LEAST_ENTRIES);
@@ -52,7 +52,7 @@ test("at least fifty changes can be undone, however large they are", () => {
   assert.equal(page.now, 80 - LEAST_ENTRIES);
 });
 
-test("a change forgets what had been undone", () => {
+test("a change drops the undone ones", () => {
   const page = documentOf();
   page.change(1);
   page.history.undo();

@@ -1,17 +1,22 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
+import { LatestPicture } from "../../../service/front/web/live/latest_picture.js";
 import { Live } from "../../../service/front/web/live/live.js";
-import { LIVE_ROUTE, REFINE_ROUTE, Settings } from "../../../service/front/web/panel/settings.js";
+import { LIVE_ROUTE, REFINE_ROUTE } from "../../../service/front/web/panel/settings.js";
+import { newStore } from "./fixtures.mjs";
 
 /** A drawing whose picture is its text. */
-class Drawing extends EventTarget {
+class Drawing {
   text = "";
-  isDrawing = false;
+
+  constructor(store) {
+    this.store = store;
+  }
 
   draw(text) {
     this.text = text;
-    this.dispatchEvent(new Event("change"));
+    this.store.emit("drawn");
   }
 
   async toJpeg() {
@@ -19,27 +24,26 @@ class Drawing extends EventTarget {
   }
 }
 
-/** A transport that answers when the test lets it. */
-class Transport extends EventTarget {
-  isReady = true;
+/** A transport whose answers the test sends. */
+class Transport {
   frames = [];
 
   send(frame) {
     return new Promise((resolve, reject) => this.frames.push({ ...frame, resolve, reject }));
   }
-
-  ready(pace = { intervalMs: 0, pauseMs: 0 }) {
-    this.dispatchEvent(new CustomEvent("ready", { detail: pace }));
-  }
 }
 
-function painted({ steps = 4 } = {}) {
-  const [drawing, transport, settings] = [new Drawing(), new Transport(), new Settings()];
-  settings.set({ steps }); // of 4 steps nothing is left to settle
-  const live = new Live({ drawing, settings, transport });
+function page({ steps = 4, autoencoder = "full", isOpen = true } = {}) {
+  const store = newStore({ steps, autoencoder }); // with 4 steps a settling frame equals a live one
+  store.set({ isOpen });
+  const [drawing, transport] = [new Drawing(store), new Transport()];
+  const decode = async () => ({ width: 512, height: 512, close: () => {} });
+  const latest = new LatestPicture({ store, decode, draw: () => {} });
+  const live = new Live({ store, drawing, transport, nextId: () => latest.nextId() });
   const shown = [];
-  live.addEventListener("picture", ({ detail }) => shown.push(detail));
-  return { drawing, transport, settings, live, shown };
+  store.subscribe(["picture"], ({ picture }) => shown.push(picture));
+  const request = async (...work) => store.emit("answer", await live.during(...work));
+  return { store, drawing, transport, request, shown };
 }
 
 async function until(condition) {
@@ -47,13 +51,18 @@ async function until(condition) {
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  assert.fail("it did not come about");
+  assert.fail("the condition did not become true");
 }
 
 const answer = (name) => ({ blob: name, seed: 7, stepsRun: 4, stages: {} });
 
-test("an older answer that comes late is not shown", async () => {
-  const { drawing, transport, shown } = painted();
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Run a request by button that makes a picture of this name. */
+const named = (name) => async () => answer(name);
+
+test("a late older answer is not shown", async () => {
+  const { drawing, transport, shown } = page();
   drawing.draw("one");
   await until(() => transport.frames.length === 1);
   drawing.draw("two");
@@ -61,18 +70,19 @@ test("an older answer that comes late is not shown", async () => {
   transport.frames[1].resolve(answer("second"));
   await until(() => shown.length === 1);
   transport.frames[0].resolve(answer("first"));
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await pause(50);
   assert.deepEqual(shown.map(({ blob }) => blob), ["second"]);
 });
 
-test("what equals the last frame is not sent again, and a failed one is", async () => {
-  const { drawing, transport, live } = painted();
+test("a frame equal to the last one is skipped, a failed one is sent again", async () => {
+  const { drawing, transport, store } = page();
   drawing.draw("one");
   await until(() => transport.frames.length === 1);
   transport.frames[0].resolve(answer("first"));
   drawing.draw("one");
-  await until(() => live.counts.skipped === 1);
+  await until(() => store.state.counts.skipped === 1);
   assert.equal(transport.frames.length, 1);
+  assert.equal(store.state.counts.shown, 1);
   drawing.draw("two");
   await until(() => transport.frames.length === 2);
   transport.frames[1].reject(Object.assign(new Error("overloaded"), { retryAfterS: 0.01 }));
@@ -80,8 +90,8 @@ test("what equals the last frame is not sent again, and a failed one is", async 
   assert.equal(await transport.frames[2].blob.text(), "two");
 });
 
-test("live frames come first, then one settling pass with all steps", async () => {
-  const { drawing, transport, shown } = painted({ steps: 12 });
+test("one settling pass with all steps follows the live frames", async () => {
+  const { drawing, transport, shown } = page({ steps: 12 });
   drawing.draw("one");
   await until(() => transport.frames.length === 1);
   assert.deepEqual([transport.frames[0].route, transport.frames[0].fields.steps], [LIVE_ROUTE, 4]);
@@ -90,135 +100,139 @@ test("live frames come first, then one settling pass with all steps", async () =
   assert.deepEqual([transport.frames[1].route, transport.frames[1].fields.steps], [REFINE_ROUTE, 12]);
   transport.frames[1].resolve(answer("whole"));
   await until(() => shown.length === 2);
-  await new Promise((resolve) => setTimeout(resolve, 600));
+  await pause(600);
   assert.equal(transport.frames.length, 2);
 });
 
-test("where the routes decode otherwise, as many steps are settled too", async () => {
-  const { drawing, transport, live } = painted();
-  live.routesDiffer = true;
+test("where the routes use different autoencoders, a frame of equal steps settles too", async () => {
+  const { drawing, transport, store } = page({ autoencoder: "tiny" });
   drawing.draw("one");
   await until(() => transport.frames.length === 1);
   transport.frames[0].resolve(answer("quick"));
   await until(() => transport.frames.length === 2);
   assert.equal(transport.frames[1].route, REFINE_ROUTE);
-  assert.equal(live.counts.skipped, 0);
+  assert.equal(store.state.counts.skipped, 0);
 });
 
-test("nothing is sent while paused or without a connection, and all of it afterwards", async () => {
-  const { drawing, transport, live } = painted();
-  transport.isReady = false;
+test("frames wait for the connection, the model and the end of a pause", async () => {
+  const { drawing, transport, store } = page({ isOpen: false });
+  const { routeDefaults } = store.state;
+  store.set({ routeDefaults: null });
   drawing.draw("one");
-  await new Promise((resolve) => setTimeout(resolve, 120));
-  assert.equal(transport.frames.length, 0);
-  transport.isReady = true;
-  transport.ready();
+  for (const change of [{}, { isOpen: true }, { isOpen: false, routeDefaults }]) {
+    store.set(change);
+    await pause(120);
+    assert.equal(transport.frames.length, 0);
+  }
+  store.set({ isOpen: true });
   await until(() => transport.frames.length === 1);
   transport.frames[0].resolve(answer("first"));
-  live.pause(true);
+  store.set({ isPaused: true });
   drawing.draw("two");
-  await new Promise((resolve) => setTimeout(resolve, 120));
+  await pause(120);
   assert.equal(transport.frames.length, 1);
-  live.pause(false);
+  store.set({ isPaused: false });
   await until(() => transport.frames.length === 2);
 });
 
-test("a frame that is being encoded when a pause begins is kept back until its end", async () => {
-  const { drawing, transport, live } = painted();
+test("a frame that a pause meets while it is encoded is sent after the pause", async () => {
+  const { drawing, transport, store } = page();
   const encode = [];
   drawing.toJpeg = () => new Promise((resolve) => encode.push(() => resolve(new Blob(["one"]))));
   drawing.draw("one");
   await until(() => encode.length === 1);
-  live.pause(true);
+  store.set({ isPaused: true });
   encode[0]();
-  await new Promise((resolve) => setTimeout(resolve, 120));
+  await pause(120);
   assert.equal(transport.frames.length, 0);
-  live.pause(false);
+  store.set({ isPaused: false });
   await until(() => encode.length === 2);
   encode[1]();
   await until(() => transport.frames.length === 1);
 });
 
-test("a picture asked for by a button is not replaced by an older frame, nor by settling", async () => {
-  const { drawing, transport, live, shown } = painted({ steps: 12 });
+test("neither an older frame nor a settling one replaces a picture by button", async () => {
+  const { drawing, transport, request, shown } = page({ steps: 12 });
   drawing.draw("one");
   await until(() => transport.frames.length === 1);
-  const { isNewest } = await live.during(async () => "asked for");
-  assert.ok(isNewest);
+  await request(named("by button"));
   transport.frames[0].resolve(answer("late"));
-  await new Promise((resolve) => setTimeout(resolve, 700));
-  assert.equal(shown.length, 0);
+  await pause(700);
+  assert.deepEqual(shown.map(({ blob }) => blob), ["by button"]);
   assert.equal(transport.frames.length, 1);
   drawing.draw("two");
   await until(() => transport.frames.length === 2);
 });
 
-test("what changed just before a picture was asked for is left to it", async () => {
-  const { drawing, transport, live, settings, shown } = painted({ steps: 12 });
+test("a request by button covers the changes before it", async () => {
+  const { store, drawing, transport, request, shown } = page({ steps: 12 });
   drawing.draw("one");
-  settings.set({ seed: 5 }); // as a button does before it asks
+  store.set({ seed: 5 }); // as an unlocked seed does before a request
   let finish;
-  const asked = live.during(() => new Promise((resolve) => (finish = resolve)));
-  await new Promise((resolve) => setTimeout(resolve, 150));
+  const requested = request(() => new Promise((resolve) => (finish = resolve)));
+  await pause(150);
   assert.equal(transport.frames.length, 0);
-  finish("asked for");
-  assert.ok((await asked).isNewest);
-  await new Promise((resolve) => setTimeout(resolve, 700));
-  assert.deepEqual([transport.frames.length, shown.length], [0, 0]);
+  finish(answer("by button"));
+  await requested;
+  await pause(700);
+  assert.deepEqual([transport.frames.length, shown.length], [0, 1]);
 });
 
-test("what changed before a picture of something else was asked for is shown after it", async () => {
-  const { drawing, transport, live } = painted();
+test("changes before a request of another picture are sent after it", async () => {
+  const { drawing, transport, request } = page();
   drawing.draw("one");
-  await live.during(async () => "enlarged", { showsDrawing: false });
+  await request(named("upscaled"), { showsDrawing: false });
   await until(() => transport.frames.length === 1);
 });
 
-test("a frame that is being encoded when a picture is asked for does not replace it", async () => {
-  const { drawing, transport, live, shown } = painted();
+test("a frame that a request meets while it is encoded does not replace its picture", async () => {
+  const { drawing, transport, request, shown } = page();
   let encoded;
   drawing.toJpeg = () => new Promise((resolve) => (encoded = resolve));
   drawing.draw("one");
   await until(() => encoded);
-  const { isNewest } = await live.during(async () => {
+  await request(async () => {
     encoded(new Blob(["one"]));
     await until(() => transport.frames.length === 1);
-    return "asked for";
+    return answer("by button");
   });
-  assert.ok(isNewest);
   transport.frames[0].resolve(answer("late"));
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  assert.equal(shown.length, 0);
+  await pause(50);
+  assert.deepEqual(shown.map(({ blob }) => blob), ["by button"]);
 });
 
-test("live frames wait for the last of two pictures, and show what a failed one would have", async () => {
-  const { drawing, transport, live } = painted();
+test("live frames wait for the last of two requests, and cover a failed one", async () => {
+  const { drawing, transport, request } = page();
   drawing.draw("one");
   const ends = [];
-  const ask = () => live.during(() => new Promise((resolve, reject) => ends.push({ resolve, reject })));
-  const [first, second] = [ask(), ask()];
-  ends[0].reject(new Error("given up"));
+  const open = () => request(() => new Promise((resolve, reject) => ends.push({ resolve, reject })));
+  const [first, second] = [open(), open()];
+  ends[0].reject(new Error("cancelled"));
   await assert.rejects(first);
-  await new Promise((resolve) => setTimeout(resolve, 150));
+  await pause(150);
   assert.equal(transport.frames.length, 0);
   ends[1].reject(new Error("failed"));
   await assert.rejects(second);
   await until(() => transport.frames.length === 1);
 });
 
-test("a burst of changes is a frame or two on their way, and the last change is shown", async () => {
-  const { drawing, transport, shown, live } = painted();
-  transport.ready();
+test("a burst of changes has at most two frames in flight, and its last change is shown", async () => {
+  const { drawing, transport, shown, store } = page();
+  let numAnswered = 0;
+  const answerAll = async () => {
+    const frames = transport.frames.slice(numAnswered);
+    numAnswered += frames.length;
+    for (const frame of frames) frame.resolve(answer(await frame.blob.text()));
+  };
   for (let index = 0; index < 300; index += 1) {
     drawing.draw(`stroke ${index}`);
-    if (index % 20 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-    assert.ok(transport.frames.length - shown.length - live.counts.replaced <= 2);
-    if (index % 60 === 59 && transport.frames.length > 0) {
-      for (const frame of transport.frames) frame.resolve(answer(await frame.blob.text()));
-    }
+    if (index % 20 === 0) await pause(5);
+    assert.ok(transport.frames.length - numAnswered <= 2);
+    if (index % 60 === 59) await answerAll();
   }
   await until(() => {
-    for (const frame of transport.frames) frame.blob.text().then((text) => frame.resolve(answer(text)));
+    answerAll();
     return shown.at(-1)?.blob === "stroke 299";
   });
+  assert.equal(store.state.counts.replaced, 0);
 });

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 
 import {
-  COALESCE_MS, LONGEST_WAIT_MS, MAX_IN_FLIGHT, Order, Pacer, SETTLE_MS, SLOW_SETTLE_MS,
+  COALESCE_MS, LONGEST_WAIT_MS, MAX_IN_FLIGHT, Pacer, SETTLE_MS, SLOW_SETTLE_MS,
 } from "../../../service/front/web/live/pacing.js";
 
 test("changes within 64 ms share a frame", () => {
@@ -12,7 +12,7 @@ test("changes within 64 ms share a frame", () => {
   assert.deepEqual(pacer.next(), { kind: "live", at: 1000 + COALESCE_MS });
 });
 
-test("frames keep the distance that the server suggests", () => {
+test("frames keep the server's interval", () => {
   const pacer = new Pacer();
   pacer.pace({ intervalMs: 200, pauseMs: 0 });
   pacer.change(0);
@@ -21,7 +21,7 @@ test("frames keep the distance that the server suggests", () => {
   assert.equal(pacer.next().at, 264);
 });
 
-test("a slow engine gets its frame when the pen pauses, after three seconds at most", () => {
+test("a slow engine gets a frame when the pen rests, and at least every three seconds", () => {
   const pacer = new Pacer();
   pacer.pace({ intervalMs: 0, pauseMs: 250 });
   pacer.change(0);
@@ -31,7 +31,7 @@ test("a slow engine gets its frame when the pen pauses, after three seconds at m
   }
 });
 
-test("two frames at most are on their way, and an answer makes room for the next", () => {
+test("at most two frames are in flight, and an answer makes room for the next", () => {
   const pacer = new Pacer();
   for (const now of [0, 100, 200]) {
     pacer.change(now);
@@ -43,7 +43,7 @@ test("two frames at most are on their way, and an answer makes room for the next
   assert.equal(pacer.next().kind, "live");
 });
 
-test("one settling pass follows when the pen is up, all is answered and nothing has changed", () => {
+test("one settling pass follows when the pen is up and every frame is answered", () => {
   const pacer = new Pacer();
   pacer.pen(true);
   pacer.change(0);
@@ -57,7 +57,7 @@ test("one settling pass follows when the pen is up, all is answered and nothing 
   assert.equal(pacer.next(), null);
 });
 
-test("where a frame takes long, the pen rests longer before a settling pass is in its way", () => {
+test("with slow frames, settling waits longer", () => {
   const pacer = new Pacer();
   pacer.pace({ intervalMs: 250, pauseMs: 250 });
   pacer.change(0);
@@ -66,7 +66,7 @@ test("where a frame takes long, the pen rests longer before a settling pass is i
   assert.deepEqual(pacer.next(), { kind: "settle", at: SLOW_SETTLE_MS });
 });
 
-test("a change while a settling pass runs is sent, and settled again", () => {
+test("a change during a settling pass is sent and settled", () => {
   const pacer = new Pacer();
   pacer.change(0);
   pacer.sent(64);
@@ -80,7 +80,7 @@ test("a change while a settling pass runs is sent, and settled again", () => {
   assert.deepEqual(pacer.next(), { kind: "settle", at: 600 + SETTLE_MS });
 });
 
-test("whatever happens, the last change is sent and settled, and no frame comes too soon", () => {
+test("the last change is always sent and settled, and no frame comes too soon", () => {
   let seed = 11;
   const random = () => (seed = (seed * 48271) % 2147483647) / 2147483647;
   for (let run = 0; run < 200; run += 1) {
@@ -116,10 +116,4 @@ test("whatever happens, the last change is sent and settled, and no frame comes 
     assert.ok(sentLive >= changed, "the last change was never sent");
     assert.ok(settled >= sentLive, "the last frame was never settled");
   }
-});
-
-test("an older picture is never let through after a newer one", () => {
-  const order = new Order();
-  const admitted = [3, 1, 4, 2, 4, 9, 8].filter((id) => order.admits(id));
-  assert.deepEqual(admitted, [3, 4, 4, 9]);
 });

@@ -1,6 +1,5 @@
 // The drawing: a layer of paint over a background colour, a mask above it, and strokes on either.
-// What changes the drawing otherwise ends the stroke that is being drawn; what is still added to
-// that one then is passed over.
+// Any other change ends the stroke under the pen; later curves of that stroke are ignored.
 
 import { floodRegion } from "./flood_fill.js";
 import { History } from "./history.js";
@@ -9,27 +8,40 @@ import {
 } from "./pixels.js";
 
 const JPEG_QUALITY = 0.9;
-const MASK_COLOUR = "#ff2d78"; // shown half transparent; what counts is where it is
+const MASK_COLOUR = "#ff2d78"; // shown half transparent; only its alpha counts
 
-/** Tells of each change by a `change` event, while a stroke is drawn too. */
-export class Drawing extends EventTarget {
+/**
+ * Holds the pixels. Emits `drawn` after each change, also while a stroke is drawn.
+ *
+ * Follows `background`, `width` and `height` of the store; sets `isDrawing`, `canUndo`, `canRedo`,
+ * and the size when an undo restores an older one.
+ */
+export class Drawing {
+  #store;
+  #history;
   #layers;
   #base = document.createElement("canvas"); // the layer as it was before the stroke
   #ink = document.createElement("canvas"); // the stroke alone, opaque
   #flat = document.createElement("canvas"); // the picture as it is sent
   #stroke = null;
-  #background = "#ffffff";
 
-  constructor(paintCanvas, maskCanvas) {
-    super();
+  constructor(store, paintCanvas, maskCanvas) {
+    this.#store = store;
     // Desynchronized: the pen's line does not wait for the page to be composed.
     const options = { desynchronized: true, willReadFrequently: true };
     this.#layers = {
       paint: paintCanvas.getContext("2d", options),
       mask: maskCanvas.getContext("2d", options),
     };
-    this.history = new History((entry) => this.#swap(entry), () => this.#tell("history"));
-    this.resize(512, 512, { remember: false });
+    this.#history = new History((entry) => this.#swap(entry), ({ canUndo, canRedo }) =>
+      store.set({ canUndo, canRedo }),
+    );
+    this.#resize(store.state, { remember: false });
+    store.subscribe(["width", "height"], (state) => this.#resize(state));
+    store.follow(["background"], ({ background }) => {
+      paintCanvas.style.background = background;
+      this.#changed();
+    });
   }
 
   get width() {
@@ -38,20 +50,6 @@ export class Drawing extends EventTarget {
 
   get height() {
     return this.#layers.paint.canvas.height;
-  }
-
-  get background() {
-    return this.#background;
-  }
-
-  set background(colour) {
-    this.#background = colour;
-    this.#layers.paint.canvas.style.background = colour;
-    this.#tell();
-  }
-
-  get isDrawing() {
-    return this.#stroke !== null;
   }
 
   /** Begin a stroke on a layer: {layer, colour, opacity, isEraser}. */
@@ -64,6 +62,7 @@ export class Drawing extends EventTarget {
     const colour = style.layer === "mask" ? MASK_COLOUR : style.colour;
     Object.assign(ink, { lineCap: "round", lineJoin: "round", strokeStyle: colour });
     this.#stroke = { ...style, ink, dirty: null };
+    this.#store.set({ isDrawing: true });
   }
 
   /** Add curves to the stroke: [{from, control, to, width}]. Only their region is drawn anew. */
@@ -82,7 +81,7 @@ export class Drawing extends EventTarget {
     this.#compose(dirty);
   }
 
-  /** Take the stroke's ink away, to draw it otherwise: a straight line follows the pointer. */
+  /** Remove the stroke's ink before it is drawn again: a straight line follows the pointer. */
   restartStroke() {
     if (!this.#stroke) return;
     const { ink, dirty } = this.#stroke;
@@ -91,21 +90,25 @@ export class Drawing extends EventTarget {
   }
 
   endStroke() {
-    if (!this.#stroke) return;
-    const { layer, dirty } = this.#stroke;
-    this.#stroke = null;
-    const region = dirty && clipped(dirty, this.width, this.height);
-    if (region) this.#remember(layer, region, this.#base.getContext("2d"));
-    this.#tell();
+    this.#finishStroke((layer, region) => this.#remember(layer, region, this.#base.getContext("2d")));
   }
 
+  /** Take the stroke back. Returns whether there was one. */
   cancelStroke() {
-    if (!this.#stroke) return;
-    const { layer, dirty } = this.#stroke;
-    this.#stroke = null;
-    const region = dirty && clipped(dirty, this.width, this.height);
-    if (region) copyRegion(this.#layers[layer], this.#base, region);
-    this.#tell();
+    return this.#finishStroke((layer, region) => copyRegion(this.#layers[layer], this.#base, region));
+  }
+
+  /** Undo the last change; a stroke under the pen is the last one. */
+  undo() {
+    return this.cancelStroke() || this.#history.undo();
+  }
+
+  redo() {
+    return !this.#stroke && this.#history.redo();
+  }
+
+  forgetHistory() {
+    this.#history.clear();
   }
 
   /** Fill the region of one colour around a point. */
@@ -121,7 +124,7 @@ export class Drawing extends EventTarget {
     context.globalAlpha = layer === "mask" ? 1 : opacity;
     context.drawImage(ink, box.x, box.y);
     context.globalAlpha = 1;
-    this.#tell();
+    this.#changed();
   }
 
   colourAt(x, y) {
@@ -141,31 +144,17 @@ export class Drawing extends EventTarget {
     });
   }
 
-  /** Lay a picture over the whole drawing, cut at its middle where it has another shape. */
+  /** Draw a picture over the whole drawing, cropped at its centre to the drawing's shape. */
   place(picture) {
     this.#whole("paint", (context) => drawCover(context, picture, this.width, this.height));
   }
 
-  /** Draw by a function of the context, in place of all that was drawn. */
+  /** Replace all paint by what a function of the context draws. */
   redraw(draw) {
     this.#whole("paint", (context) => {
       context.clearRect(0, 0, this.width, this.height);
       draw(context, this.width, this.height);
     });
-  }
-
-  /** Give the drawing another size; what was drawn is scaled to cover it. */
-  resize(width, height, { remember = true } = {}) {
-    if (width === this.width && height === this.height) return;
-    this.endStroke();
-    if (remember) this.history.push(this.#snapshot());
-    for (const { canvas } of Object.values(this.#layers)) {
-      const before = copyOf(canvas);
-      Object.assign(canvas, { width, height });
-      drawCover(canvas.getContext("2d"), before, width, height);
-    }
-    this.#tell("resize");
-    this.#tell();
   }
 
   /** Whether anything is masked. */
@@ -181,7 +170,7 @@ export class Drawing extends EventTarget {
     if (flat.width !== this.width) flat.width = this.width;
     if (flat.height !== this.height) flat.height = this.height;
     const context = flat.getContext("2d", { willReadFrequently: true });
-    context.fillStyle = this.#background;
+    context.fillStyle = this.#store.state.background;
     context.fillRect(0, 0, flat.width, flat.height);
     context.drawImage(this.#layers.paint.canvas, 0, 0);
     return flat;
@@ -210,7 +199,7 @@ export class Drawing extends EventTarget {
     return toBlob(canvas, "image/png");
   }
 
-  /** The layers as files, to be kept. */
+  /** Return the layers as files. */
   async save() {
     const { paint, mask } = this.#layers;
     const [paintFile, maskFile] = await Promise.all([
@@ -222,13 +211,38 @@ export class Drawing extends EventTarget {
 
   async restore({ paint, mask, width, height }) {
     const pictures = await Promise.all([createImageBitmap(paint), createImageBitmap(mask)]);
-    this.resize(width, height, { remember: false });
+    this.#resize({ width, height }, { remember: false });
+    this.#store.set({ width, height });
     this.#layers.paint.clearRect(0, 0, width, height);
     this.#layers.mask.clearRect(0, 0, width, height);
     this.#layers.paint.drawImage(pictures[0], 0, 0);
     this.#layers.mask.drawImage(pictures[1], 0, 0);
-    this.history.clear();
-    this.#tell();
+    this.#history.clear();
+    this.#changed();
+  }
+
+  /** Change the canvases' size; the layers are scaled to cover it. */
+  #resize({ width, height }, { remember = true } = {}) {
+    if (width === this.width && height === this.height) return;
+    this.endStroke();
+    if (remember) this.#history.push(this.#snapshot());
+    for (const { canvas } of Object.values(this.#layers)) {
+      const before = copyOf(canvas);
+      Object.assign(canvas, { width, height });
+      drawCover(canvas.getContext("2d"), before, width, height);
+    }
+    this.#changed();
+  }
+
+  #finishStroke(finish) {
+    if (!this.#stroke) return false;
+    const { layer, dirty } = this.#stroke;
+    this.#stroke = null;
+    const region = dirty && clipped(dirty, this.width, this.height);
+    if (region) finish(layer, region);
+    this.#store.set({ isDrawing: false });
+    this.#changed();
+    return true;
   }
 
   #compose(rectangle) {
@@ -243,7 +257,7 @@ export class Drawing extends EventTarget {
     context.globalCompositeOperation = "source-over";
     context.globalAlpha = 1;
     this.#stroke.dirty = joined(this.#stroke.dirty, rectangle);
-    this.#tell();
+    this.#changed();
   }
 
   #whole(layer, draw) {
@@ -253,12 +267,12 @@ export class Drawing extends EventTarget {
     context.save();
     draw(context);
     context.restore();
-    this.#tell();
+    this.#changed();
   }
 
   #remember(layer, region, source) {
     const pixels = source.getImageData(...rectOf(region));
-    this.history.push({ layer, region, pixels, bytes: pixels.data.length });
+    this.#history.push({ layer, region, pixels, bytes: pixels.data.length });
   }
 
   #snapshot() {
@@ -271,7 +285,7 @@ export class Drawing extends EventTarget {
 
   #swap(entry) {
     const inverse = entry.layer ? this.#swapRegion(entry) : this.#swapAll(entry);
-    this.#tell();
+    this.#changed();
     return inverse;
   }
 
@@ -288,11 +302,11 @@ export class Drawing extends EventTarget {
       Object.assign(this.#layers[layer].canvas, { width, height });
       this.#layers[layer].putImageData(pixels, 0, 0);
     }
-    this.#tell("resize");
+    this.#store.set({ width, height });
     return inverse;
   }
 
-  #tell(what = "change") {
-    this.dispatchEvent(new Event(what));
+  #changed() {
+    this.#store.emit("drawn");
   }
 }

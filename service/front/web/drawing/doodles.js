@@ -1,4 +1,4 @@
-// Doodles to begin with, of things that the bundled model knows. Shapes on a field of 100 x 100.
+// Example drawings of things that the bundled model knows: shapes on a field of 100 x 100.
 
 const SKY = "#a4cfec";
 const MEADOW = "#6cae4c";
@@ -129,7 +129,7 @@ export const DOODLES = [
   },
 ];
 
-/** Draw a doodle so that it covers the whole. */
+/** Draw a doodle, scaled to cover width x height. */
 export function drawDoodle(context, doodle, width, height) {
   const scale = Math.max(width, height) / 100;
   context.save();

@@ -1,10 +1,10 @@
 // Flood fill over the pixels of a picture.
 
-const TOLERANCE = 40; // of 255 a channel: the soft edge of a brush belongs to neither side
+const TOLERANCE = 40; // of 255 per channel: the soft edge of a stroke belongs to neither side
 
 /**
- * Return the region around (x, y) that has its colour: {mask, left, top, right, bottom}, `mask` a
- * byte per pixel, 1 inside; the region is grown by a pixel, so that no seam stays at its edge.
+ * Return the region around (x, y) that has its colour: {mask, left, top, right, bottom}. `mask` has
+ * a byte per pixel, 1 inside. The region is grown by a pixel, which leaves no seam at its edge.
  */
 export function floodRegion({ data, width, height }, x, y, tolerance = TOLERANCE) {
   const seen = new Uint8Array(width * height);

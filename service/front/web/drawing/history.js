@@ -1,10 +1,13 @@
-// Undo and redo. Knows nothing of pixels: an entry is what `swap` can exchange with the present.
+// Undo and redo. Knows no pixels: an entry is anything that `swap` can exchange with the present.
 
 export const MAX_ENTRIES = 200;
 export const MAX_BYTES = 256 << 20;
 export const LEAST_ENTRIES = 50;
 
-/** Entries have `bytes`; `swap(entry)` puts one in place and returns the entry that undoes that. */
+/**
+ * Entries have `bytes`. `swap(entry)` puts one in place and returns the entry that undoes that.
+ * `onChange(history)` is called after every change.
+ */
 export class History {
   #past = [];
   #future = [];
@@ -28,12 +31,12 @@ export class History {
     return this.#past.length;
   }
 
-  /** Take note of how things were before a change. What had been undone is forgotten. */
+  /** Add the state before a change. Entries that were undone are dropped. */
   push(entry) {
     this.#past.push(entry);
     this.#future = [];
-    this.#forgetOldest();
-    this.#onChange();
+    this.#dropOldest();
+    this.#onChange(this);
   }
 
   undo() {
@@ -47,18 +50,18 @@ export class History {
   clear() {
     this.#past = [];
     this.#future = [];
-    this.#onChange();
+    this.#onChange(this);
   }
 
   #move(from, to) {
     const entry = from.pop();
     if (!entry) return false;
     to.push(this.#swap(entry));
-    this.#onChange();
+    this.#onChange(this);
     return true;
   }
 
-  #forgetOldest() {
+  #dropOldest() {
     let bytes = this.#past.reduce((sum, entry) => sum + entry.bytes, 0);
     while (
       this.#past.length > MAX_ENTRIES ||

@@ -1,38 +1,41 @@
-// The brush's controls: tool, colours, size and opacity, bound to the toolbox.
+// The controls of the brush: tool, colours, size and opacity.
 
 import { byId, make, on } from "../shell/dom.js";
+import { MAX_SIZE, TOOLS, chooseTool, swapColours } from "./toolbox.js";
 
-// The colours that the bundled model was trained with, by its own names.
+// The colours that the bundled model was trained on, by the names in its prompts.
 const COLOURS = {
   red: "#db2124", orange: "#f5851a", yellow: "#fad926", green: "#33a63d", teal: "#149999",
   blue: "#2454db", purple: "#8033b3", pink: "#fa85bd", brown: "#784721", black: "#17171a",
   grey: "#87878a", white: "#f5f5f2",
 };
 
+/** Bind the controls to the store, both ways. */
 export class Palette {
-  #toolbox;
+  #store;
 
-  constructor(toolbox) {
-    this.#toolbox = toolbox;
+  constructor(store) {
+    this.#store = store;
     const swatches = Object.entries(COLOURS).map(([name, colour]) => this.#swatch(name, colour));
     byId("palette").replaceChildren(...swatches);
+    byId("size").max = MAX_SIZE;
     for (const input of document.querySelectorAll('input[name="tool"]')) {
-      input.addEventListener("change", () => toolbox.set({ tool: input.value }));
+      input.addEventListener("change", () => chooseTool(store, input.value));
     }
-    on("colour", "input", ({ target }) => toolbox.set({ colour: target.value }));
-    on("other", "input", ({ target }) => toolbox.set({ other: target.value }));
-    on("swap", "click", () => toolbox.swapColours());
-    on("size", "input", ({ target }) => toolbox.set({ size: target.valueAsNumber }));
-    on("opacity", "input", ({ target }) => toolbox.set({ opacity: target.valueAsNumber / 100 }));
-    toolbox.addEventListener("change", () => this.#show());
-    this.#show();
+    on("colour", "input", ({ target }) => store.set({ colour: target.value }));
+    on("other", "input", ({ target }) => store.set({ other: target.value }));
+    on("swap", "click", () => swapColours(store));
+    on("size", "input", ({ target }) => store.set({ size: target.valueAsNumber }));
+    on("opacity", "input", ({ target }) => store.set({ opacity: target.valueAsNumber / 100 }));
+    on("background", "input", ({ target }) => store.set({ background: target.value }));
+    store.follow([...Object.keys(TOOLS), "background"], (state) => this.#show(state));
   }
 
-  #show() {
-    const { tool, layer, size, opacity, colour, other, recent } = this.#toolbox.state;
+  #show({ tool, layer, size, opacity, colour, other, recent, background }) {
     document.querySelector(`input[name="tool"][value="${tool}"]`).checked = true;
     byId("colour").value = colour;
     byId("other").value = other;
+    byId("background").value = background;
     byId("size").value = size;
     byId("size-out").value = size;
     byId("opacity").value = Math.round(100 * opacity);
@@ -57,7 +60,7 @@ export class Palette {
       type: "button", class: "swatch", title: name, "aria-label": name, "data-colour": colour,
     });
     swatch.style.background = colour;
-    swatch.addEventListener("click", () => this.#toolbox.set({ colour }));
+    swatch.addEventListener("click", () => this.#store.set({ colour }));
     return swatch;
   }
 }

@@ -1,4 +1,4 @@
-// Rectangles and copies of canvases: what a drawing is made with.
+// Rectangles and copies of canvases.
 
 export function toBlob(canvas, type, quality) {
   return new Promise((resolve) => canvas.toBlob(resolve, type, quality));
@@ -58,7 +58,7 @@ export function joined(one, two) {
   return { x, y, width: right - x, height: bottom - y };
 }
 
-/** The whole pixels of a rectangle that are on the canvas, or null. */
+/** Return the whole pixels of a rectangle that are on the canvas, or null. */
 export function clipped(rectangle, width, height) {
   const x = Math.max(0, Math.floor(rectangle.x));
   const y = Math.max(0, Math.floor(rectangle.y));

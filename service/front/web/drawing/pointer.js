@@ -1,54 +1,45 @@
-// What the pointer, or the arrow keys in its place, does to the drawing.
+// Turns the pointer, or the arrow keys, into strokes, fills and picks.
 
 import { Stroke, pressureOf } from "./strokes.js";
+import { rememberColour } from "./toolbox.js";
 
 const KEY_STEP = 8; // pixels
 
-/** Turns pointer events on the drawing into strokes, fills and picks. */
+/** Says what the keyboard does by `say` events. */
 export class Pointer {
+  #store;
   #surface;
   #drawing;
-  #toolbox;
   #viewport;
   #ring;
-  #say;
   #stroke = null;
   #id = null;
   #box = null;
   #cursor = null; // of the keyboard, in pixels of the drawing
 
-  constructor({ surface, ring, drawing, toolbox, viewport, say }) {
+  constructor({ store, surface, ring, drawing, viewport }) {
+    this.#store = store;
     this.#surface = surface;
     this.#ring = ring;
     this.#drawing = drawing;
-    this.#toolbox = toolbox;
     this.#viewport = viewport;
-    this.#say = say;
     const on = (name, handle) => surface.addEventListener(name, (event) => handle(event));
     on("pointerdown", (event) => this.#down(event));
     on("pointermove", (event) => this.#move(event));
     on("pointerup", (event) => this.#up(event));
-    on("pointercancel", (event) => event.pointerId === this.#id && this.cancel());
+    on("pointercancel", (event) => event.pointerId === this.#id && drawing.cancelStroke());
     on("pointerleave", () => this.#hideRing());
     on("contextmenu", (event) => event.preventDefault());
     on("keydown", (event) => this.#key(event));
     on("blur", () => this.#leave());
-    toolbox.addEventListener("change", () => this.#shapeRing());
-    drawing.addEventListener("resize", () => this.#shapeRing());
-    this.#shapeRing();
-  }
-
-  /** Give the stroke up, as Esc asks. */
-  cancel() {
-    if (!this.#stroke) return false;
-    this.#stroke = null;
-    this.#id = null;
-    this.#drawing.cancelStroke();
-    return true;
+    store.follow(["size", "width", "height"], (state) => this.#shapeRing(state));
+    store.subscribe(["isDrawing"], ({ isDrawing }) => {
+      if (!isDrawing) this.#stroke = this.#id = null;
+    });
   }
 
   #down(event) {
-    if (this.#stroke || event.button !== 0 || this.#viewport.takes(event)) return;
+    if (this.#stroke || event.button !== 0 || this.#viewport.pans(event)) return;
     this.#box = this.#surface.getBoundingClientRect(); // once a stroke: no layout while drawing
     this.#surface.classList.add("by-pointer"); // no frame around what is drawn on
     const point = this.#pointOf(event);
@@ -58,14 +49,14 @@ export class Pointer {
   }
 
   #use(point, isPicking) {
-    const { tool, layer, colour, opacity, size } = this.#toolbox.state;
+    const { tool, layer, colour, opacity, size } = this.#store.state;
     const x = pixelOf(point.x, this.#drawing.width);
     const y = pixelOf(point.y, this.#drawing.height);
     if (tool === "picker" || isPicking) {
-      this.#toolbox.set({ colour: this.#drawing.colourAt(x, y) });
+      this.#store.set({ colour: this.#drawing.colourAt(x, y) });
       return;
     }
-    if (layer === "paint" && tool !== "eraser") this.#toolbox.used(colour);
+    if (layer === "paint" && tool !== "eraser") rememberColour(this.#store);
     if (tool === "fill") {
       this.#drawing.fill(x, y, { layer, colour, opacity });
       return;
@@ -100,8 +91,6 @@ export class Pointer {
   #lift() {
     if (!this.#stroke) return;
     this.#drawing.addCurves(this.#stroke.end());
-    this.#stroke = null;
-    this.#id = null;
     this.#drawing.endStroke();
   }
 
@@ -141,23 +130,23 @@ export class Pointer {
     };
     this.#showRingAt(this.#cursor);
     if (this.#stroke) this.#drawing.addCurves(this.#stroke.add([this.#cursor]));
-    else this.#say(`${Math.round(this.#cursor.x)}, ${Math.round(this.#cursor.y)}`);
+    else this.#store.emit("say", `${Math.round(this.#cursor.x)}, ${Math.round(this.#cursor.y)}`);
   }
 
   #press() {
     if (this.#stroke) {
       this.#lift();
-      this.#say("pen up");
+      this.#store.emit("say", "pen up");
       return;
     }
     const { width, height } = this.#drawing;
     this.#cursor ??= { x: width / 2, y: height / 2, pressure: 1 };
     this.#showRingAt(this.#cursor);
     this.#use(this.#cursor, false);
-    this.#say(this.#stroke ? "pen down" : "done");
+    this.#store.emit("say", this.#stroke ? "pen down" : "done");
   }
 
-  // By a transform alone: moving the pointer must not cost a layout.
+  // Only a transform changes: moving the pointer must not cost a layout.
   #moveRing(event) {
     if (event.pointerType === "touch") this.#hideRing();
     else this.#placeRing(event.offsetX, event.offsetY);
@@ -171,13 +160,12 @@ export class Pointer {
 
   #placeRing(x, y) {
     this.#ring.style.transform = `translate(${x}px, ${y}px) translate(-50%, -50%)`;
-    this.#ring.hidden = ["picker", "fill"].includes(this.#toolbox.state.tool);
+    this.#ring.hidden = ["picker", "fill"].includes(this.#store.state.tool);
   }
 
-  #shapeRing() {
-    const { size } = this.#toolbox.state;
-    this.#ring.style.width = `${(size / this.#drawing.width) * 100}%`;
-    this.#ring.style.height = `${(size / this.#drawing.height) * 100}%`;
+  #shapeRing({ size, width, height }) {
+    this.#ring.style.width = `${(size / width) * 100}%`;
+    this.#ring.style.height = `${(size / height) * 100}%`;
   }
 
   #hideRing() {

@@ -1,8 +1,8 @@
-// From the points of a pointer to the curves of a stroke. Knows no canvas.
+// The curves of a stroke through the points of a pointer. Knows no canvas.
 
-const THINNEST = 0.2; // of the brush's size, at no pressure
+const THINNEST = 0.2; // of the brush's size, without pressure
 
-/** Smooths points as they come: curves from middle to middle, as wide as the pen was pressed. */
+/** Smooths points as they come: curves from midpoint to midpoint, wider with more pressure. */
 export class Stroke {
   #size;
   #points = [];
@@ -15,19 +15,19 @@ export class Stroke {
     return this.#points[0];
   }
 
-  /** Take points {x, y, pressure}; return the curves that are new. */
+  /** Add points {x, y, pressure}; return the new curves. */
   add(points) {
     return points.map((point) => this.#curveTo(point));
   }
 
-  /** The curve from the last middle to the last point, when the pen is lifted. */
+  /** Return the curve from the last midpoint to the last point, for when the pen is lifted. */
   end() {
     const [before, last] = this.#points.slice(-2);
     if (!last) return [];
     return [{ from: middle(before, last), control: last, to: last, width: this.#widthAt(last) }];
   }
 
-  /** The stroke as one straight line from its start. */
+  /** Make the stroke one straight line from its start; return its curve. */
   straightTo(point) {
     this.#points = [this.start, point];
     const width = this.#widthAt(this.start);
@@ -53,7 +53,7 @@ function middle(one, two) {
   return { x: (one.x + two.x) / 2, y: (one.y + two.y) / 2 };
 }
 
-/** A pen tells its pressure; a mouse has half at most, and a finger none that can be trusted. */
+/** Only a pen's pressure counts: a mouse reports at most 0.5, and a finger's is unreliable. */
 export function pressureOf({ pointerType, pressure }) {
   return pointerType === "pen" && pressure > 0 ? pressure : 1;
 }

@@ -1,42 +1,43 @@
-// The tool in hand, with its size, opacity and colours.
+// The tool in use, with its size, opacity and colours.
 
-const MAX_SIZE = 160;
-const RECENT = 6;
+export const MAX_SIZE = 160; // pixels
+const MAX_RECENT = 6;
 
-/** The tool in hand, with its size, opacity and colours; tells of changes by `change`. */
-export class Toolbox extends EventTarget {
-  state = {
-    tool: "brush",
-    layer: "paint",
-    size: 24,
-    opacity: 1,
-    colour: "#db2124",
-    other: "#ffffff",
-    recent: [],
-  };
+export const TOOLS = Object.freeze({
+  tool: "brush",
+  layer: "paint",
+  size: 24,
+  opacity: 1,
+  colour: "#db2124",
+  other: "#ffffff",
+  recent: [],
+});
 
-  set(changes) {
-    const state = { ...this.state, ...changes };
-    state.size = Math.min(MAX_SIZE, Math.max(1, Math.round(state.size)));
-    if (changes.tool === "mask") state.layer = "mask";
-    if (changes.tool && changes.tool !== "mask" && changes.tool !== "eraser") state.layer = "paint";
-    this.state = state;
-    this.dispatchEvent(new Event("change"));
-  }
+/** Return a brush size in whole pixels within its limits; undefined for anything else. */
+export function checkedSize(size) {
+  return Number.isFinite(size) ? Math.min(MAX_SIZE, Math.max(1, Math.round(size))) : undefined;
+}
 
-  swapColours() {
-    this.set({ colour: this.state.other, other: this.state.colour });
-  }
+/** Take a tool. The mask brush works on the mask, the eraser on the layer in use, others on paint. */
+export function chooseTool(store, tool) {
+  const layers = { mask: "mask", eraser: store.state.layer };
+  store.set({ tool, layer: layers[tool] ?? "paint" });
+}
 
-  /** Thicker or thinner by a fifth, and by a pixel at least. */
-  scaleSize(direction) {
-    const { size } = this.state;
-    this.set({ size: size + direction * Math.max(1, Math.round(size / 5)) });
-  }
+export function swapColours(store) {
+  const { colour, other } = store.state;
+  store.set({ colour: other, other: colour });
+}
 
-  /** Take note of a colour that was drawn with. */
-  used(colour) {
-    const recent = [colour, ...this.state.recent.filter((other) => other !== colour)];
-    this.set({ recent: recent.slice(0, RECENT) });
-  }
+/** Change the size by a fifth, and by at least a pixel. */
+export function scaleSize(store, direction) {
+  const { size } = store.state;
+  store.set({ size: size + direction * Math.max(1, Math.round(size / 5)) });
+}
+
+/** Put the colour in use in front of the recent ones. */
+export function rememberColour(store) {
+  const { colour, recent } = store.state;
+  if (recent[0] === colour) return;
+  store.set({ recent: [colour, ...recent.filter((other) => other !== colour)].slice(0, MAX_RECENT) });
 }

@@ -1,8 +1,8 @@
-// Where the drawing is looked at: zoom by Ctrl and the wheel, pan by Space and a drag.
+// Zoom by Ctrl and the wheel, pan by Space and a drag.
 
 const SCALES = [0.25, 8];
 
-/** Moves every `.sheet` of a stage alike, so that drawing and result stay side by side. */
+/** Moves every `.sheet` of a stage by the same amount: drawing and result show the same place. */
 export class Viewport {
   #stage;
   #isSpaceDown = false;
@@ -20,11 +20,12 @@ export class Viewport {
     stage.addEventListener("pointercancel", () => this.#release());
   }
 
-  /** Whether a press is for panning, and not for the tool in hand. */
-  takes(event) {
+  /** Whether a press pans instead of using the tool. */
+  pans(event) {
     return this.#isSpaceDown || event.button === 1;
   }
 
+  /** Pan by the next drag, while Space is down. */
   space(isDown) {
     this.#isSpaceDown = isDown;
     this.#stage.classList.toggle("can-pan", isDown);
@@ -63,7 +64,7 @@ export class Viewport {
   }
 
   #down(event) {
-    if (!this.takes(event)) return;
+    if (!this.pans(event)) return;
     event.preventDefault();
     this.#drag = { x: event.clientX - this.#x, y: event.clientY - this.#y };
     this.#stage.classList.add("is-panning");

@@ -1,6 +1,6 @@
-// The service over HTTP: what it knows of itself, and one picture at a time.
+// The service over HTTP: limits, styles, the model, tickets and pictures.
 
-/** A refusal or failure, with a sentence that a person can read. */
+/** An error of the service; its message is a sentence for the user. */
 export class ApiError extends Error {
   constructor(message, { code = "", path = "", status = 0, retryAfterS = 0 } = {}) {
     super(message);
@@ -8,37 +8,47 @@ export class ApiError extends Error {
   }
 }
 
-/** Asks with the key that `key()` returns, and tells of a missing one by `onLocked`. */
+/** Sends the key that `key()` returns; emits `locked` when the service refuses it. */
 export class Api {
+  #store;
   #key;
-  #onLocked;
 
-  constructor({ key, onLocked }) {
+  constructor({ store, key }) {
+    this.#store = store;
     this.#key = key;
-    this.#onLocked = onLocked;
   }
 
   async styles() {
     return (await this.#json("v1/styles")).styles;
   }
 
-  /** A thumbnail of a style, as an address that an image can show: its own would ask for the key. */
+  /** Return a style's thumbnail as an object URL: an <img> cannot send the key. */
   async thumbnail(path) {
     const response = await this.#fetch(path.replace(/^\//, ""));
     return URL.createObjectURL(await response.blob());
   }
 
+  /** Return the loaded model, or null. */
   async model() {
     return (await this.#json("v1/models")).models.find((model) => model.loaded) ?? null;
   }
 
-  /** A ticket for the socket, so that the key itself never travels there. */
+  /** Return a ticket, which opens the socket without the key. */
   async ticket() {
     return (await this.#json("v1/tickets", { method: "POST" })).ticket;
   }
 
   /** Make a picture: {blob, seed, stepsRun, stages, ...}. `files` are blobs by field. */
   async render(route, fields, files, signal) {
+    this.#store.set({ numRendering: this.#store.state.numRendering + 1 });
+    try {
+      return await this.#render(route, fields, files, signal);
+    } finally {
+      this.#store.set({ numRendering: this.#store.state.numRendering - 1 });
+    }
+  }
+
+  async #render(route, fields, files, signal) {
     const body = { ...fields };
     for (const [name, blob] of Object.entries(files)) body[name] = await toDataUrl(blob);
     const response = await this.#fetch(route, {
@@ -59,20 +69,27 @@ export class Api {
   async #fetch(path, options = {}) {
     const headers = { ...options.headers };
     if (this.#key()) headers.Authorization = `Bearer ${this.#key()}`;
-    const response = await this.#reach(path, { ...options, headers });
+    const response = await reach(path, { ...options, headers });
     if (response.ok) return response;
     const error = await readError(response);
-    if (response.status === 401) this.#onLocked();
+    if (response.status === 401) this.#store.emit("locked");
     throw error;
   }
+}
 
-  async #reach(path, options) {
-    try {
-      return await fetch(path, options);
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw new ApiError("The service cannot be reached. Is it running?");
-    }
+/** Return the service's OpenAPI document, which needs no key. */
+export async function fetchOpenApi() {
+  const response = await reach("openapi.json", {});
+  if (!response.ok) throw await readError(response);
+  return response.json();
+}
+
+async function reach(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The service cannot be reached. Check that it is running.");
   }
 }
 
@@ -83,7 +100,7 @@ async function readError(response) {
     const { error, code, path } = await response.json();
     return new ApiError(sentence(error), { code, path, status, retryAfterS });
   } catch {
-    return new ApiError(`The service answered ${status}.`, { status, retryAfterS });
+    return new ApiError(`The service answered ${status} without a reason. Its log has more.`, { status, retryAfterS });
   }
 }
 
@@ -107,7 +124,7 @@ function toDataUrl(blob) {
   });
 }
 
-// By hand, since the page's policy lets it fetch from its own origin alone.
+// Without `fetch`: the page's content security policy allows it to fetch only from its own origin.
 function fromDataUrl(url) {
   const [, type, content] = /^data:([^;,]+);base64,(.*)$/.exec(url);
   return new Blob([Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0))], { type });

@@ -1,59 +1,60 @@
-// The work in hand: kept while it is made, and taken up again after a reload.
+// Stores the work while it is made, and restores it after a reload.
 
-import { afterPause, keepWork, keptWork } from "./storage.js";
+import { TOOLS } from "../drawing/toolbox.js";
+import { SETTINGS } from "../panel/settings.js";
+import { afterPause, loadWork, storeWork } from "./storage.js";
 
-const KEEP_MS = 400;
+const PAUSE_MS = 400;
 
-export class Work {
+export class Autosave {
+  #store;
   #drawing;
-  #settings;
-  #toolbox;
-  #view;
-  #keep = afterPause(() => this.#write(), KEEP_MS);
+  #latest;
+  #schedule = afterPause(() => this.#write(), PAUSE_MS);
 
-  constructor({ drawing, settings, toolbox, view }) {
+  constructor({ store, drawing, latest }) {
+    this.#store = store;
     this.#drawing = drawing;
-    this.#settings = settings;
-    this.#toolbox = toolbox;
-    this.#view = view;
+    this.#latest = latest;
   }
 
-  /** Take up what was kept; return whether there was anything. */
+  /** Restore the stored work; return whether there was any. */
   async restore() {
-    const kept = await keptWork();
-    if (!kept) return false;
+    const work = await loadWork();
+    if (!work) return false;
     try {
-      this.#settings.set(kept.values);
-      this.#toolbox.set(kept.tools);
-      await this.#drawing.restore(kept.layers);
-      if (kept.picture) await this.#view.show(kept.picture);
+      this.#store.set(pick(work.values, SETTINGS));
+      this.#store.set(pick(work.tools, TOOLS));
+      await this.#drawing.restore(work.layers);
+      if (work.picture) await this.#latest.show(work.picture);
       return true;
     } catch {
-      return false; // kept by another version, or broken: begin anew
+      return false; // stored by another version, or broken: start afresh
     }
   }
 
-  /** Keep whatever changes from now on. */
+  /** Store every change from now on. */
   watch() {
-    for (const source of [this.#drawing, this.#settings, this.#toolbox]) {
-      source.addEventListener("change", this.#keep);
-    }
-    // A tab that goes may not come back: the pause is not waited for.
+    this.#store.on("drawn", this.#schedule);
+    const names = [...Object.keys(SETTINGS), ...Object.keys(TOOLS), "picture"];
+    this.#store.subscribe(names, this.#schedule);
+    // A hidden tab may be closed without notice: do not wait for the pause.
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") this.#write();
     });
   }
 
-  changed() {
-    this.#keep();
-  }
-
   async #write() {
-    if (this.#drawing.isDrawing) return this.#keep();
+    const { state } = this.#store;
+    if (state.isDrawing) return this.#schedule();
     const layers = await this.#drawing.save();
-    const { values } = this.#settings;
-    await keepWork({ values, tools: this.#toolbox.state, layers, picture: this.#view.picture });
-    document.documentElement.dataset.kept = Date.now(); // for whoever waits for it
+    const { picture } = state;
+    await storeWork({ values: pick(state, SETTINGS), tools: pick(state, TOOLS), layers, picture });
+    document.documentElement.dataset.kept = Date.now();
     return undefined;
   }
+}
+
+function pick(values, names) {
+  return Object.fromEntries(Object.keys(names).map((name) => [name, values[name]]));
 }

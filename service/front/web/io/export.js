@@ -1,69 +1,77 @@
-// Files that leave the page: the picture with its parameters, the drawing, and code.
+// Downloads: the picture with its parameters, the drawing, and the request as code.
 
 import { byId, make, on } from "../shell/dom.js";
 import { snippets } from "./snippets.js";
 
-/** Hand a file to the browser's downloads. */
 export function download(blob, name) {
   const url = URL.createObjectURL(blob);
   make("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** A name that tells one picture from another: its prompt's first words and its seed. */
+/** Return a file name of the prompt's first words and the seed. */
 function fileName({ fields, seed }, extension) {
   const words = fields.prompt.toLowerCase().match(/[a-z0-9]+/g) ?? ["picture"];
   return `${words.slice(0, 6).join("-")}-${seed}.${extension}`;
 }
 
 /**
- * Save a picture. A JPEG is the very bytes that came, with the parameters that the service wrote
- * into them; a PNG is asked for once more, since equal requests give equal pictures.
+ * Save the picture that is shown. A JPEG is the file as it came, with the parameters that the
+ * service wrote into it. A PNG is requested again: equal requests give equal pictures.
  */
-export async function savePicture(api, picture, format) {
+export async function savePicture(store, api, format) {
+  const { picture } = store.state;
+  if (!picture) {
+    store.emit("notice", { text: "There is no refined picture yet. Draw something, or press Refine." });
+    return;
+  }
   if (`image/${format}` === picture.blob.type) {
     download(picture.blob, fileName(picture, format === "jpeg" ? "jpg" : format));
     return;
   }
   const fields = { ...picture.fields, seed: picture.seed, outputFormat: format };
-  const again = await api.render(picture.route, fields, picture.files);
-  download(again.blob, fileName(picture, format));
-}
-
-/** Copy an element's text. Browsers allow it to pages over https and of this machine alone. */
-async function copied(element) {
-  getSelection().selectAllChildren(element);
   try {
-    await navigator.clipboard.writeText(element.textContent);
-    return true;
-  } catch {
-    return false;
+    const again = await api.render(picture.route, fields, picture.files);
+    download(again.blob, fileName(picture, format));
+  } catch (error) {
+    store.emit("failure", error);
   }
 }
 
-/** The dialog with the same request as code. `request()` returns {route, fields, files}. */
+/** Copy an element's text. Browsers allow it only to pages over HTTPS or from this machine. */
+async function copyText(element) {
+  getSelection().selectAllChildren(element);
+  try {
+    await navigator.clipboard.writeText(element.textContent);
+    return "Copied.";
+  } catch {
+    return "The browser does not let this page copy. The code is selected: press Ctrl C.";
+  }
+}
+
+/** The dialog with the request as code. `request()` returns {route, fields, files}. */
 export class CodeDialog {
   #dialog = byId("code-dialog");
   #request;
-  #now = null;
+  #shown = null;
 
-  constructor(request, notices) {
+  constructor(store, request) {
     this.#request = request;
     byId("languages").addEventListener("change", () => this.#show());
-    on("code-copy", "click", async () => {
-      if (await copied(byId("code-text"))) notices.show("Copied.");
-      else notices.show("The browser does not let this page copy; the code is selected for you.");
-    });
+    on("code", "click", () => this.#open());
+    on("code-copy", "click", async () =>
+      store.emit("notice", { text: await copyText(byId("code-text")) }),
+    );
     on("code-files", "click", () => {
-      const { imageDataUrl, maskDataUrl } = this.#now.files;
+      const { imageDataUrl, maskDataUrl } = this.#shown.files;
       download(imageDataUrl, "drawing.jpg");
       if (maskDataUrl) download(maskDataUrl, "mask.png");
     });
   }
 
-  async open() {
-    this.#now = await this.#request();
-    byId("code-files").lastElementChild.textContent = this.#now.files.maskDataUrl
+  async #open() {
+    this.#shown = await this.#request();
+    byId("code-files").lastElementChild.textContent = this.#shown.files.maskDataUrl
       ? "drawing.jpg, mask.png"
       : "drawing.jpg";
     this.#show();
@@ -72,7 +80,7 @@ export class CodeDialog {
 
   #show() {
     const base = new URL(".", location.href).href.replace(/\/$/, "");
-    const { route, fields } = this.#now;
+    const { route, fields } = this.#shown;
     const language = this.#dialog.querySelector('input[name="language"]:checked').value;
     byId("code-text").textContent = snippets(base, route, fields)[language];
   }

@@ -1,4 +1,4 @@
-// The same request as a program: curl, and the official SDKs for Python and TypeScript.
+// A request as a program: curl, and the official SDKs for Python and TypeScript.
 
 const PYTHON_METHODS = {
   "lcm-instant-refine": "perform_instant_refine",
@@ -13,7 +13,7 @@ const TYPESCRIPT_METHODS = {
   "lcm-upscale": "performAlchemyUpscaleLCM",
 };
 
-/** Return {curl, python, typescript} that ask `origin` for a route with these fields. */
+/** Return {curl, python, typescript}: programs that send these fields to a route of `origin`. */
 export function snippets(origin, route, fields) {
   const files = { imageDataUrl: "drawing.jpg" };
   if (route === "lcm-inpainting") files.maskDataUrl = "mask.png";
@@ -114,5 +114,5 @@ function snake(name) {
 
 function pythonLiteral(value) {
   if (typeof value === "boolean") return value ? "True" : "False";
-  return JSON.stringify(value); // of text and numbers: Python reads JSON's escapes alike
+  return JSON.stringify(value); // JSON's literals of text and numbers are Python's, too
 }

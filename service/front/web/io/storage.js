@@ -1,26 +1,26 @@
-// What outlives a reload: the drawing in IndexedDB, small choices in localStorage.
+// Storage beyond a reload: the drawing in IndexedDB, small choices in localStorage.
 
 const DATABASE = "instant-refine";
 const STORE = "work";
 const ENTRY = "now";
 
-/** Keep the work of this page. Where a browser refuses (private windows), nothing is kept. */
-export async function keepWork(work) {
+/** Store the work of this page. Private windows may refuse; then nothing is stored. */
+export async function storeWork(work) {
   await inStore("readwrite", (store) => store.put(work, ENTRY));
 }
 
-/** Return what was kept, or null. */
-export async function keptWork() {
+/** Return the stored work, or null. */
+export async function loadWork() {
   return (await inStore("readonly", (store) => store.get(ENTRY))) ?? null;
 }
 
-async function inStore(mode, ask) {
+async function inStore(mode, request) {
   const database = await opened();
   if (!database) return undefined;
   try {
-    return await promised(ask(database.transaction(STORE, mode).objectStore(STORE)));
+    return await promised(request(database.transaction(STORE, mode).objectStore(STORE)));
   } catch {
-    return undefined; // the disk is full, or the browser keeps nothing
+    return undefined; // the disk is full, or the browser stores nothing
   } finally {
     database.close();
   }
@@ -56,12 +56,12 @@ export const choices = {
     try {
       localStorage.setItem(`${DATABASE}.${name}`, value);
     } catch {
-      // the browser keeps nothing
+      // the browser stores nothing
     }
   },
 };
 
-/** Run `work` when calls have paused for a while; a later call takes the place of an earlier. */
+/** Return a function that runs `work` once its calls have paused for `pauseMs`. */
 export function afterPause(work, pauseMs) {
   let timer = 0;
   return () => {

@@ -1,4 +1,4 @@
-// A short fingerprint of a frame, so that an equal one is not sent twice.
+// A short fingerprint of a frame: equal frames are not sent twice.
 
 /** Return 53 bits of a picture's bytes and its fields (cyrb53, in the public domain). */
 export function fingerprint(bytes, fields) {

@@ -1,66 +1,57 @@
-// Live painting: sends frames while the drawing changes, and hands on the pictures in order.
+// Sends live frames while the drawing changes.
 
+import { LIVE_ROUTE, REFINE_ROUTE, SETTINGS, toFields } from "../panel/settings.js";
 import { fingerprint } from "./fingerprint.js";
-import { Order, Pacer } from "./pacing.js";
-import { LIVE_ROUTE, REFINE_ROUTE, toFields } from "../panel/settings.js";
+import { Pacer } from "./pacing.js";
 
 /**
- * Frames go through `transport.send({route, fields, blob})`, a promise of the answer.
+ * Frames go through `transport.send({route, fields, blob})`, a promise of the answer, once
+ * `isOpen` and `routeDefaults` are in the store.
  *
- * Tells `picture` with {detail: picture}, `failure` with {detail: error}, `settled` where the last
- * picture was final already, and `frame` of each count.
+ * Emits `answer` with the picture, `failure` with the error, and `settled` when the last picture
+ * was final already. `counts` in the store are the frames sent, shown, replaced and skipped.
  */
-export class Live extends EventTarget {
+export class Live {
+  #store;
   #drawing;
-  #settings;
   #transport;
+  #nextId;
   #pacer = new Pacer();
-  #order = new Order();
   #timer = 0;
-  #lastId = Date.now(); // rises over reloads and reconnections alike
   #lastPrint = null;
-  #holds = 0; // of pictures that are being asked for by another way
-  isPaused = false;
-  routesDiffer = false; // whether a frame without more steps looks otherwise on the refining route
-  counts = { sent: 0, shown: 0, replaced: 0, skipped: 0 };
+  #holds = 0; // requests by button that are running
 
-  constructor({ drawing, settings, transport }) {
-    super();
+  constructor({ store, drawing, transport, nextId }) {
+    this.#store = store;
     this.#drawing = drawing;
-    this.#settings = settings;
     this.#transport = transport;
-    drawing.addEventListener("change", () => this.change());
-    settings.addEventListener("change", () => this.change());
-    transport.addEventListener("ready", ({ detail }) => this.#onPace(detail));
-  }
-
-  /** Something has changed that a picture depends on. */
-  change() {
-    this.#pacer.change(performance.now());
-    this.#pacer.pen(this.#drawing.isDrawing);
-    this.#schedule();
-  }
-
-  pause(isPaused) {
-    this.isPaused = isPaused;
-    if (!isPaused) this.change();
+    this.#nextId = nextId;
+    store.on("drawn", () => this.#change());
+    store.subscribe(Object.keys(SETTINGS), () => this.#change());
+    store.subscribe(["isPaused"], ({ isPaused }) => isPaused || this.#change());
+    store.subscribe(["isOpen", "routeDefaults"], () => this.#schedule());
+    store.subscribe(["pace"], ({ pace }) => {
+      this.#pacer.pace(pace);
+      this.#schedule();
+    });
+    store.on("picture", ({ picture, isShown }) => picture.isFrame && isShown && this.#count("shown"));
   }
 
   /**
-   * Ask for a picture by another way, while live frames wait; older pictures give way to it.
+   * Run a request by button; live frames wait until it ends. Returns the picture with its id.
    *
-   * What has changed until now is its to show, if it `showsDrawing`. Where it fails, live frames do.
+   * A request that `showsDrawing` covers all changes so far. If it fails, live frames cover them.
    */
   async during(work, { showsDrawing = true } = {}) {
     this.#holds += 1;
     clearTimeout(this.#timer);
-    if (showsDrawing) this.#pacer.taken();
+    if (showsDrawing) this.#pacer.covered();
     const id = this.#nextId();
     let isMade = false;
     try {
       const picture = await work();
       isMade = true;
-      return { picture, isNewest: this.#order.admits(id) };
+      return { ...picture, id };
     } finally {
       this.#holds -= 1;
       if (!isMade && !this.#holds) this.#pacer.change(performance.now());
@@ -68,77 +59,67 @@ export class Live extends EventTarget {
     }
   }
 
-  #nextId() {
-    this.#lastId += 1;
-    return this.#lastId;
+  #change() {
+    this.#pacer.change(performance.now());
+    this.#pacer.pen(this.#store.state.isDrawing);
+    this.#schedule();
   }
 
   #schedule() {
     clearTimeout(this.#timer);
+    const { isPaused, isOpen, routeDefaults } = this.#store.state;
     const next = this.#pacer.next();
-    if (!next || this.isPaused || this.#holds || !this.#transport.isReady) return;
+    if (!next || isPaused || this.#holds || !isOpen || !routeDefaults) return;
     this.#timer = setTimeout(() => this.#send(next.kind), Math.max(0, next.at - performance.now()));
   }
 
   async #send(kind) {
-    const id = this.#nextId(); // before anything is waited for: ids are in the order of what was seen
+    const id = this.#nextId(); // before any wait: ids are in the order of what was seen
     const route = kind === "settle" ? REFINE_ROUTE : LIVE_ROUTE;
-    const fields = toFields(this.#settings.values, route);
+    const fields = toFields(this.#store.state, route);
     this.#pacer.sent(performance.now(), { settling: kind === "settle" });
     const blob = await this.#drawing.toJpeg();
-    if (this.isPaused) return this.#answered(); // meanwhile; once that ends, all is sent anew
-    const told = this.routesDiffer ? { ...fields, route } : fields;
-    const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), told);
+    if (this.#store.state.isPaused) return this.#answered(); // all of it is sent after the pause
+    const { [LIVE_ROUTE]: live, [REFINE_ROUTE]: refine } = this.#store.state.routeDefaults;
+    const printed = live.autoencoder === refine.autoencoder ? fields : { ...fields, route };
+    const print = fingerprint(new Uint8Array(await blob.arrayBuffer()), printed);
     if (print === this.#lastPrint) {
       this.#count("skipped");
       this.#answered();
-      if (kind === "settle") this.dispatchEvent(new Event("settled"));
+      if (kind === "settle") this.#store.emit("settled");
       return;
     }
     this.#lastPrint = print;
     await this.#ask({ id, route, fields, blob });
   }
 
-  async #ask(frame) {
+  async #ask({ id, route, fields, blob }) {
     this.#count("sent");
     this.#schedule();
     try {
-      this.#take(frame, await this.#transport.send(frame));
+      const answer = await this.#transport.send({ route, fields, blob });
+      if (answer.isReplaced) this.#count("replaced");
+      else {
+        const files = { imageDataUrl: blob };
+        this.#store.emit("answer", { ...answer, id, route, fields, files, isFrame: true });
+      }
+      this.#answered(answer);
     } catch (error) {
-      this.#fail(error);
+      this.#lastPrint = null;
+      this.#store.emit("failure", error);
+      this.#answered();
+      if (error.retryAfterS) setTimeout(() => this.#change(), 1000 * error.retryAfterS);
     }
   }
 
-  #take({ id, route, fields, blob }, answer) {
-    if (answer.isReplaced) this.#count("replaced");
-    else if (this.#order.admits(id)) {
-      this.#count("shown");
-      const files = { imageDataUrl: blob };
-      const picture = { ...answer, id, route, fields, files };
-      this.dispatchEvent(new CustomEvent("picture", { detail: picture }));
-    }
-    this.#answered(answer);
-  }
-
-  #fail(error) {
-    this.#lastPrint = null;
-    this.dispatchEvent(new CustomEvent("failure", { detail: error }));
-    this.#answered();
-    if (error.retryAfterS) setTimeout(() => this.change(), 1000 * error.retryAfterS);
-  }
-
-  #answered(pace = {}) {
+  #answered({ meanMs, intervalMs, pauseMs } = {}) {
     this.#pacer.answered();
-    this.#onPace(pace);
-  }
-
-  #onPace(pace) {
-    this.#pacer.pace(pace);
-    this.#schedule();
+    if (intervalMs === undefined) this.#schedule();
+    else this.#store.set({ pace: { meanMs, intervalMs, pauseMs } });
   }
 
   #count(name) {
-    this.counts[name] += 1;
-    this.dispatchEvent(new Event("frame"));
+    const { counts } = this.#store.state;
+    this.#store.set({ counts: { ...counts, [name]: counts[name] + 1 } });
   }
 }

@@ -1,14 +1,14 @@
-// When to send the next frame. Knows no canvas, no socket and no clock: now is an argument.
+// When to send the next frame. Knows no canvas, no socket and no clock: `now` is an argument.
 
 export const COALESCE_MS = 64;
 export const LONGEST_WAIT_MS = 3000;
 export const SETTLE_MS = 400;
-export const SLOW_SETTLE_MS = 1500; // a settling pass that takes long had better not be in the way
-export const MAX_IN_FLIGHT = 2; // one runs and one waits, which the newest replaces
+export const SLOW_SETTLE_MS = 1500; // a slow settling pass would delay the next stroke
+export const MAX_IN_FLIGHT = 2; // one runs and one waits; the newest replaces the waiting one
 
 /** Turns changes, answers and the state of the pen into the time of the next frame. */
 export class Pacer {
-  #changedFirst = null; // of the changes that no frame holds yet
+  #changedFirst = null; // time of the first change that no frame covers yet
   #changedLast = -Infinity;
   #sentAt = -Infinity;
   #inFlight = 0;
@@ -26,7 +26,7 @@ export class Pacer {
     this.#isPenDown = isDown;
   }
 
-  /** A frame leaves. After a live one, a settling one is owed. */
+  /** A frame leaves. A live one needs a settling one after it. */
   sent(now, { settling = false } = {}) {
     this.#sentAt = now;
     this.#inFlight += 1;
@@ -34,48 +34,37 @@ export class Pacer {
     if (!settling) this.#changedFirst = null;
   }
 
-  /** A frame has its answer, whatever it is. */
+  /** A frame has its answer: a picture, an error or `replaced`. */
   answered() {
     this.#inFlight = Math.max(0, this.#inFlight - 1);
   }
 
-  /** The server tells its own pace: no setting fits a phone, a CPU and an H200. */
+  /** The server's own pace, in milliseconds: no setting fits a phone, a CPU and an H200. */
   pace({ intervalMs, pauseMs }) {
     if (Number.isFinite(intervalMs)) this.#intervalMs = intervalMs;
     if (Number.isFinite(pauseMs)) this.#pauseMs = pauseMs;
   }
 
-  /** All that has changed so far is in a picture that was asked for otherwise: no frame is owed. */
-  taken() {
+  /** Another request covers all changes so far: no frame is needed for them. */
+  covered() {
     this.#changedFirst = null;
     this.#needsSettling = false;
   }
 
-  /** Return {kind, at} of the frame that is due next, kind `live` or `settle`, or null. */
+  /** Return {kind, at} of the next frame, kind `live` or `settle`; null when there is none. */
   next() {
     if (this.#changedFirst !== null) {
       if (this.#inFlight >= MAX_IN_FLIGHT) return null;
-      return { kind: "live", at: Math.max(this.#ripe(), this.#sentAt + this.#intervalMs) };
+      return { kind: "live", at: Math.max(this.#readyAt(), this.#sentAt + this.#intervalMs) };
     }
     if (!this.#needsSettling || this.#isPenDown || this.#inFlight) return null;
     const rest = this.#pauseMs ? SLOW_SETTLE_MS : SETTLE_MS;
     return { kind: "settle", at: this.#changedLast + rest };
   }
 
-  #ripe() {
+  #readyAt() {
     if (!this.#pauseMs) return this.#changedFirst + COALESCE_MS;
     const rested = this.#changedLast + Math.max(this.#pauseMs, COALESCE_MS);
     return Math.min(rested, this.#changedFirst + LONGEST_WAIT_MS);
-  }
-}
-
-/** Lets pictures through in the order that they were asked for: never an older over a newer one. */
-export class Order {
-  #newest = -1;
-
-  admits(id) {
-    if (id < this.#newest) return false;
-    this.#newest = id;
-    return true;
   }
 }

@@ -7,10 +7,11 @@
 //
 // Events, each with a `detail`: `state` ({ state, code, reason }), and the server's messages by type
 // (`ready`, `status`, `result`, `replaced`, `error`). A result has its pictures as Blobs in `files`.
+// The ids of results rise: the service never sends an older picture after a newer one.
 
 const FIRST_BACKOFF_MS = 250;
 const LAST_BACKOFF_MS = 10_000;
-const DRAINED_MS = 20; // how often the way out is looked at while it is full
+const DRAIN_POLL_MS = 20; // between two looks at a full send buffer
 
 export class Realtime extends EventTarget {
   #url;
@@ -21,12 +22,11 @@ export class Realtime extends EventTarget {
   #flushTimer = null;
   #backoffMs = FIRST_BACKOFF_MS;
   #lastId = 0;
-  #newestResult = -1;
-  #unsent = null; // the newest frame that has not left
-  #unanswered = new Map(); // frames that have left, by id
-  #result = null; // a result some of whose files are still to come
+  #unsent = null; // the newest frame that was not sent yet
+  #unanswered = new Map(); // frames that were sent, by id
+  #result = null; // a result that waits for its files
 
-  /** @param authenticate returns { key }, { ticket } or {}, anew for every connection. */
+  /** @param authenticate returns { key }, { ticket } or {}; called for every connection. */
   constructor({ url = ownUrl(), authenticate = () => ({}), WebSocket = globalThis.WebSocket } = {}) {
     super();
     this.#url = url;
@@ -41,9 +41,9 @@ export class Realtime extends EventTarget {
     const socket = new this.#WebSocket(this.#url);
     socket.binaryType = "arraybuffer";
     socket.onopen = async () => {
-      const shown = await Promise.resolve(this.#authenticate()).catch(() => null);
-      if (!shown) socket.close(); // there is nothing to say: it is tried again
-      else if (socket === this.#socket) socket.send(JSON.stringify({ type: "hello", ...shown }));
+      const credentials = await Promise.resolve(this.#authenticate()).catch(() => null);
+      if (!credentials) socket.close(); // and connect again later
+      else if (socket === this.#socket) socket.send(JSON.stringify({ type: "hello", ...credentials }));
     };
     socket.onmessage = ({ data }) => {
       if (socket === this.#socket) typeof data === "string" ? this.#read(data) : this.#readFile(data);
@@ -60,7 +60,7 @@ export class Realtime extends EventTarget {
     this.#enter("closed");
   }
 
-  /** Ask for a picture; return its id. A frame that cannot leave yet gives way to the next one. */
+  /** Send a frame; return its id. A frame that cannot be sent yet is replaced by the next one. */
   send(fields, file = null) {
     const frame = { id: ++this.#lastId, fields, file };
     if (this.#unsent) this.#emit("replaced", { id: this.#unsent.id, by: frame.id });
@@ -73,8 +73,8 @@ export class Realtime extends EventTarget {
     clearTimeout(this.#flushTimer);
     const frame = this.#unsent;
     if (!frame || this.state !== "open") return;
-    if (this.#socket.bufferedAmount > 0) { // a slow line: what leaves next had better be the newest
-      this.#flushTimer = setTimeout(() => this.#flush(), DRAINED_MS);
+    if (this.#socket.bufferedAmount > 0) { // a slow line: the newest frame goes next
+      this.#flushTimer = setTimeout(() => this.#flush(), DRAIN_POLL_MS);
       return;
     }
     this.#unsent = null;
@@ -106,31 +106,29 @@ export class Realtime extends EventTarget {
     if (result.files.length < result.pictures) return;
     this.#result = null;
     this.#unanswered.delete(result.id);
-    if (result.id <= this.#newestResult) return; // never an older picture over a newer one
-    this.#newestResult = result.id;
     this.#emit("result", result);
   }
 
   #onClose(code, reason) {
     this.#socket = this.#result = null;
-    this.#takeBack();
+    this.#requeue();
     if (code === 4401) return this.#enter("denied", { code, reason });
-    if (code === 1008 || code === 1009) return this.#giveUp(code, reason);
+    if (code === 1008 || code === 1009) return this.#fail(code, reason);
     this.#enter("waiting", { code, reason });
     this.#timer = setTimeout(() => this.connect(), this.#backoffMs * (0.5 + Math.random() / 2));
     this.#backoffMs = Math.min(2 * this.#backoffMs, LAST_BACKOFF_MS);
   }
 
-  /** What was on its way is lost: the newest of it is sent again, the others give way to it. */
-  #takeBack() {
+  /** Frames without an answer are lost: the newest one is sent again and replaces the others. */
+  #requeue() {
     const lost = [...this.#unanswered.values(), ...(this.#unsent ? [this.#unsent] : [])];
     this.#unanswered.clear();
     this.#unsent = lost.pop() ?? null;
     for (const { id } of lost) this.#emit("replaced", { id, by: this.#unsent.id });
   }
 
-  /** This page sent what it should not: sending it again would end the same way. */
-  #giveUp(code, reason) {
+  /** The service refused the frame itself: sending it again would fail again. */
+  #fail(code, reason) {
     if (this.#unsent) this.#emit("error", { id: this.#unsent.id, code: "bad-request", error: reason });
     this.#unsent = null;
     this.#enter("closed", { code, reason });

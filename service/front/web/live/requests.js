@@ -1,97 +1,86 @@
-// Pictures that are asked for by a button: refine, inpaint and upscale, one at a time.
+// Pictures by button: refine, inpaint and upscale, one at a time.
 
 import {
-  INPAINT_ROUTE, REFINE_ROUTE, SIDES, UPSCALE_ROUTE, randomSeed, toFields,
+  INPAINT_ROUTE, REFINE_ROUTE, UPSCALE_ROUTE, randomSeed, toFields,
 } from "../panel/settings.js";
 
-/** Calls `onPicture(picture, isNewest)` and `onError(error)`, which who wires it sets. */
-export class Jobs {
-  onPicture = () => {};
-  onError = () => {};
+/** Emits `answer` with the picture, and `failure` with the error. */
+export class Requests {
+  #store;
   #api;
   #drawing;
-  #settings;
   #live;
-  #view;
   #running = null;
 
-  constructor({ api, drawing, settings, live, view }) {
+  constructor({ store, api, drawing, live }) {
+    this.#store = store;
     this.#api = api;
     this.#drawing = drawing;
-    this.#settings = settings;
     this.#live = live;
-    this.#view = view;
   }
 
   refine() {
-    return this.#run(() => this.request(REFINE_ROUTE));
+    return this.#run(REFINE_ROUTE);
   }
 
-  /** Repaint what is masked. Without a mask there is nothing to do: says so. */
   inpaint() {
-    if (!this.#drawing.hasMask) {
-      this.onError(new Error("Paint a mask first: press M, and cover what shall be repainted."));
-      return undefined;
-    }
-    return this.#run(() => this.request(INPAINT_ROUTE));
+    if (this.#drawing.hasMask) return this.#run(INPAINT_ROUTE);
+    const message = "There is no mask. Press M and paint over the area to repaint, then Inpaint.";
+    return this.#store.emit("failure", new Error(message));
   }
 
   upscale() {
-    return this.#run(() => this.request(UPSCALE_ROUTE), { showsDrawing: !this.#view.picture });
+    return this.#run(UPSCALE_ROUTE, { showsDrawing: !this.#store.state.picture });
   }
 
-  /** Give up what runs. Returns whether anything did. */
+  /** Abort the running request. Returns whether there was one. */
   cancel() {
-    if (!this.#running) return false;
-    this.#running.abort();
-    return true;
+    this.#running?.abort();
+    return this.#running !== null;
   }
 
-  /** What would be asked for now: {route, fields, files}. */
-  async request(route) {
-    const fields = toFields(this.#settings.values, route);
-    if (route === UPSCALE_ROUTE) return this.#upscaleRequest(route, fields);
-    if (route !== INPAINT_ROUTE) {
-      return { route, fields, files: { imageDataUrl: await this.#drawing.toJpeg() } };
+  /** Return {route, fields, files}: inpainting while a mask is being painted, else refining. */
+  current() {
+    const isMasking = this.#store.state.layer === "mask" && this.#drawing.hasMask;
+    return this.#request(isMasking ? INPAINT_ROUTE : REFINE_ROUTE);
+  }
+
+  async #request(route) {
+    const { picture, limits } = this.#store.state;
+    const fields = toFields(this.#store.state, route);
+    if (route === INPAINT_ROUTE) {
+      const layers = [this.#drawing.toPng(), this.#drawing.maskToPng()]; // lossless: the unmasked area stays
+      const [imageDataUrl, maskDataUrl] = await Promise.all(layers);
+      return { route, fields, files: { imageDataUrl, maskDataUrl } };
     }
-    // Without loss: what the mask leaves stays as it is, to the pixel.
-    const [imageDataUrl, maskDataUrl] = await Promise.all([
-      this.#drawing.toPng(),
-      this.#drawing.maskToPng(),
-    ]);
-    return { route, fields, files: { imageDataUrl, maskDataUrl } };
+    if (route === UPSCALE_ROUTE && picture) {
+      const { width, height } = picture;
+      const isServed = [width, height].every((side) => limits.width.enum.includes(side));
+      const size = isServed ? { width, height } : {};
+      return { route, fields: { ...fields, ...size }, files: { imageDataUrl: picture.blob } };
+    }
+    return { route, fields, files: { imageDataUrl: await this.#drawing.toJpeg() } };
   }
 
-  /** The refined picture is enlarged where there is one, else the drawing. */
-  async #upscaleRequest(route, fields) {
-    const { picture } = this.#view;
-    if (!picture) return { route, fields, files: { imageDataUrl: await this.#drawing.toJpeg() } };
-    const { width, height } = this.#view.size;
-    const isServed = SIDES.includes(width) && SIDES.includes(height);
-    const size = isServed ? { width, height } : {};
-    return { route, fields: { ...fields, ...size }, files: { imageDataUrl: picture.blob } };
-  }
-
-  async #run(prepare, options) {
+  async #run(route, options) {
     this.cancel();
     const running = new AbortController();
     this.#running = running;
-    if (!this.#settings.values.seedLocked) this.#settings.set({ seed: randomSeed() });
+    const { seedLocked, limits } = this.#store.state;
+    if (!seedLocked) this.#store.set({ seed: randomSeed(limits) });
     try {
-      await this.#view.busy(this.#make(prepare, running.signal, options));
+      const picture = await this.#live.during(async () => {
+        const request = await this.#request(route);
+        const answer = await this.#api.render(
+          request.route, request.fields, request.files, running.signal,
+        );
+        return { ...answer, ...request };
+      }, options);
+      this.#store.emit("answer", picture);
     } catch (error) {
-      this.onError(error);
+      this.#store.emit("failure", error);
     } finally {
       if (this.#running === running) this.#running = null;
     }
-  }
-
-  async #make(prepare, signal, options) {
-    const { picture, isNewest } = await this.#live.during(async () => {
-      const request = await prepare();
-      const answer = await this.#api.render(request.route, request.fields, request.files, signal);
-      return { ...answer, ...request };
-    }, options);
-    this.onPicture(picture, isNewest);
   }
 }

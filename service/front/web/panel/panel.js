@@ -1,66 +1,60 @@
-// The settings' controls: each shows its value, and says in words what it will do.
+// The controls of the settings.
 
-import { LIVE_STEPS, SIDES, randomSeed, stepsRun, strengthWord } from "./settings.js";
-import { byId, make } from "../shell/dom.js";
+import { byId, make, setIcon } from "../shell/dom.js";
+import { SETTINGS, liveSteps, randomSeed, stepsRun, strengthWord } from "./settings.js";
 
-/** Bind the panel to the settings, both ways. */
+const RANGES = {
+  strength: "strength", steps: "steps", guidance: "guidance", "refine-strength": "refineStrength",
+};
+
+/** Bind the controls to the store, both ways. `loadThumbnail(path)` returns an object URL. */
 export class Panel {
-  #settings;
+  #store;
+  #loadThumbnail;
 
-  constructor(settings) {
-    this.#settings = settings;
-    this.#bindRange("strength");
-    this.#bindRange("steps");
-    this.#bindRange("guidance");
-    this.#bindRange("refine-strength", "refineStrength");
+  constructor(store, loadThumbnail) {
+    this.#store = store;
+    this.#loadThumbnail = loadThumbnail;
+    const { limits } = store.state;
+    for (const [id, name] of Object.entries(RANGES)) this.#bindRange(id, name, limits[name]);
     byId("refine-creative").addEventListener("change", ({ target }) =>
-      settings.set({ refineCreative: target.checked }),
+      store.set({ refineCreative: target.checked }),
     );
-    this.#bindSeed();
-    this.#buildShapes();
-    this.showStyles([{ name: "NONE", title: "None" }]);
-    settings.addEventListener("change", () => this.show());
-    this.show();
-  }
-
-  /** Offer the service's styles. `load` fetches a thumbnail, as the address of an image. */
-  showStyles(styles, load) {
-    byId("styles").replaceChildren(...styles.map((style) => this.#style(style, load)));
-    this.show();
-  }
-
-  showModel({ title, guidanceTrained, device, dtype }) {
-    byId("model-hint").textContent = `${title} on ${device}, ${dtype}`;
-    if (!guidanceTrained) return;
-    const [least, most] = guidanceTrained;
-    byId("guidance-hint").textContent = `Trained from ${least} to ${most}`;
-    byId("guidance-hint").hidden = least <= 0.5 && most >= 20;
-  }
-
-  show() {
-    const { values } = this.#settings;
-    put("strength", values.strength, strengthText(values.strength));
-    put("steps", values.steps, stepsText(values));
-    put("guidance", values.guidance, String(values.guidance));
-    put("refine-strength", values.refineStrength, values.refineStrength.toFixed(2));
-    byId("refine-creative").checked = values.refineCreative;
-    if (document.activeElement !== byId("seed")) byId("seed").value = values.seed;
-    byId("seed-lock").setAttribute("aria-pressed", values.seedLocked);
-    byId("seed-lock").querySelector("use").setAttribute(
-      "href", `web/icons.svg#${values.seedLocked ? "lock" : "unlock"}`,
+    this.#bindSeed(limits);
+    const sides = limits.width.enum;
+    const sizes = sides.flatMap((height) => sides.map((width) => ({ width, height })));
+    byId("shapes").replaceChildren(...sizes.map((size) => this.#size(size)));
+    store.follow(["styles"], ({ styles }) =>
+      byId("styles").replaceChildren(...styles.map((style) => this.#style(style))),
     );
-    byId("shape-out").textContent = `${values.width} × ${values.height}`;
-    check("shape", `${values.width}x${values.height}`);
-    check("style", values.style);
+    store.subscribe(["model"], ({ model }) => showModel(model, limits));
+    const names = [...Object.keys(SETTINGS), "styles", "routeDefaults"];
+    store.follow(names, (state) => this.#show(state));
   }
 
-  #style({ name, title, thumbnail, strength, guidance, available }, load) {
+  #show(state) {
+    put("strength", state.strength, strengthText(state));
+    put("steps", state.steps, stepsText(state));
+    put("guidance", state.guidance, String(state.guidance));
+    put("refine-strength", state.refineStrength, state.refineStrength?.toFixed(2));
+    byId("refine-creative").checked = state.refineCreative;
+    if (document.activeElement !== byId("seed")) byId("seed").value = state.seed;
+    byId("seed-lock").setAttribute("aria-pressed", state.seedLocked);
+    setIcon(byId("seed-lock"), state.seedLocked ? "lock" : "unlock");
+    byId("shape-out").textContent = `${state.width} × ${state.height}`;
+    check("shape", `${state.width}x${state.height}`);
+    check("style", state.style);
+  }
+
+  #style({ name, title, thumbnail, strength, guidance, available }) {
     const input = make("input", { type: "radio", name: "style", value: name });
-    // A style may look best with values of its own; the sliders show them.
-    const choice = { style: name, strength, guidance };
-    input.addEventListener("change", () => this.#settings.set(choice));
+    // A style may have a strength and a guidance that suit it best; the sliders show them.
+    const changes = { style: name };
+    if (strength) changes.strength = strength;
+    if (guidance) changes.guidance = guidance;
+    input.addEventListener("change", () => this.#store.set(changes));
     const words = make("span", { class: "style-title" }, [title]);
-    const label = make("label", { title }, [input, pictureOf(name, thumbnail, load), words]);
+    const label = make("label", { title }, [input, this.#thumbnail(name, thumbnail), words]);
     if (available === false) {
       input.disabled = true;
       label.title = `${title}, does not fit the checkpoint`;
@@ -69,72 +63,82 @@ export class Panel {
     return label;
   }
 
-  #bindRange(id, name = id) {
+  /** A style's thumbnail once it is loaded; colours until then. The title beside it names it. */
+  #thumbnail(name, path) {
+    const picture = make("span", { class: "style-picture" });
+    picture.style.background = gradientOf(name);
+    const show = (src) => {
+      const image = make("img", { src, alt: "" });
+      image.addEventListener("load", () => URL.revokeObjectURL(src));
+      picture.append(image);
+    };
+    if (path) this.#loadThumbnail(path).then(show, () => {}); // without it the colours remain
+    return picture;
+  }
+
+  #bindRange(id, name, { minimum, maximum }) {
+    Object.assign(byId(id), { min: minimum, max: maximum });
     byId(id).addEventListener("input", ({ target }) =>
-      this.#settings.set({ [name]: target.valueAsNumber }),
+      this.#store.set({ [name]: target.valueAsNumber }),
     );
   }
 
-  #bindSeed() {
-    byId("seed").addEventListener("input", ({ target }) =>
-      this.#settings.set({ seed: target.valueAsNumber }),
-    );
-    byId("seed").addEventListener("blur", () => this.show());
-    byId("seed-dice").addEventListener("click", () => this.#settings.set({ seed: randomSeed() }));
+  #bindSeed(limits) {
+    const { minimum, maximum } = limits.seed;
+    const seed = Object.assign(byId("seed"), { min: minimum, max: maximum });
+    seed.addEventListener("input", () => this.#store.set({ seed: seed.valueAsNumber }));
+    seed.addEventListener("blur", () => this.#show(this.#store.state));
+    byId("seed-dice").addEventListener("click", () => this.#store.set({ seed: randomSeed(limits) }));
     byId("seed-lock").addEventListener("click", () =>
-      this.#settings.set({ seedLocked: !this.#settings.values.seedLocked }),
+      this.#store.set({ seedLocked: !this.#store.state.seedLocked }),
     );
   }
 
-  #buildShapes() {
-    const shapes = SIDES.flatMap((height) => SIDES.map((width) => ({ width, height })));
-    byId("shapes").replaceChildren(...shapes.map((shape) => this.#shape(shape)));
-  }
-
-  #shape({ width, height }) {
+  #size({ width, height }) {
     const value = `${width}x${height}`;
     const label = `${width} by ${height}`;
     const input = make("input", { type: "radio", name: "shape", value, "aria-label": label });
-    input.addEventListener("change", () => this.#settings.set({ width, height }));
+    input.addEventListener("change", () => this.#store.set({ width, height }));
     const figure = make("span", { class: "shape" });
     Object.assign(figure.style, { width: `${width / 50}px`, height: `${height / 50}px` });
     return make("label", { title: `${width} × ${height}` }, [input, figure]);
   }
 }
 
-function strengthText(strength) {
-  return `${strengthWord(strength)} · ${strength.toFixed(2)}`;
+function showModel({ title, guidanceTrained, device, dtype }, limits) {
+  byId("model-hint").textContent = `${title} on ${device}, ${dtype}`;
+  if (!guidanceTrained) return;
+  const [least, most] = guidanceTrained;
+  const { minimum, maximum } = limits.guidance;
+  byId("guidance-hint").textContent = `Trained from ${least} to ${most}`;
+  byId("guidance-hint").hidden = least <= minimum && most >= maximum;
 }
 
-function stepsText({ steps, strength }) {
+function strengthText({ strength }) {
+  return `${strengthWord(strength)} · ${strength?.toFixed(2)}`;
+}
+
+function stepsText(state) {
+  const { steps, strength } = state;
   const run = stepsRun(steps, strength);
   if (run < steps) return `${run} of ${steps} will run`;
-  return steps > LIVE_STEPS ? `${steps}, ${LIVE_STEPS} while you draw` : `${steps} will run`;
+  const live = liveSteps(state) ?? steps;
+  return steps > live ? `${steps}, ${live} while you draw` : `${steps} will run`;
 }
 
-/** A style's thumbnail, once it is here; the words beside it say what it is. */
-function pictureOf(name, thumbnail, load) {
-  const picture = make("span", { class: "style-picture" });
-  picture.style.background = coloursOf(name);
-  const show = (src) => {
-    const image = make("img", { src, alt: "" });
-    image.addEventListener("load", () => URL.revokeObjectURL(src));
-    picture.append(image);
-  };
-  if (thumbnail) load(thumbnail).then(show, () => {}); // without it the colours stay
-  return picture;
-}
-
-/** Colours for a style until its thumbnail is there, or for good; always the same. */
-function coloursOf(name) {
+/** Colours for a style without a thumbnail, always the same. */
+function gradientOf(name) {
   const hue = [...name].reduce((sum, letter) => sum + 37 * letter.charCodeAt(0), 0) % 360;
   return `linear-gradient(135deg, hsl(${hue} 60% 60%), hsl(${(hue + 60) % 360} 60% 75%))`;
 }
 
+/** Show a slider's value in words. Without a value it waits for the service's default. */
 function put(id, value, text) {
-  byId(id).value = value;
-  byId(`${id}-out`).value = text;
-  byId(id).setAttribute("aria-valuetext", text);
+  const isKnown = value !== null;
+  byId(id).disabled = !isKnown;
+  if (isKnown) byId(id).value = value;
+  byId(`${id}-out`).value = isKnown ? text : "";
+  byId(id).setAttribute("aria-valuetext", isKnown ? text : "not known yet");
 }
 
 function check(name, value) {

@@ -1,39 +1,52 @@
-// What a picture is asked for with: values, their bounds, and the words for them.
+// The values of a request: their limits, and the fields that each route takes.
 
-export const SIDES = [512, 640, 1024];
-export const MAX_SEED = 9_999_999_998;
-const MAX_PROMPT_CHARS = 1500;
-export const LIVE_STEPS = 4;
 export const LIVE_ROUTE = "generations-lcm";
 export const REFINE_ROUTE = "lcm-instant-refine";
 export const INPAINT_ROUTE = "lcm-inpainting";
 export const UPSCALE_ROUTE = "lcm-upscale";
 
-const GRID = 50; // points that an LCM is distilled on
-const RANGES = {
-  strength: [0.1, 1],
-  steps: [4, 16],
-  guidance: [0.5, 20],
-  seed: [0, MAX_SEED],
-  refineStrength: [0.5, 0.9],
-};
+const GRID = 50; // timesteps that an LCM is distilled on: `original_inference_steps` in diffusers
 
-export const DEFAULTS = Object.freeze({
+/** The settings at the start. The service's own defaults replace each null. */
+export const SETTINGS = Object.freeze({
   prompt: "",
   style: "NONE",
-  strength: 0.6,
-  steps: 6,
-  guidance: 6,
+  strength: null,
+  steps: null,
+  guidance: null,
   seed: 7,
   seedLocked: true,
-  width: 512,
-  height: 512,
-  refineStrength: 0.6,
+  width: null,
+  height: null,
+  refineStrength: null,
   refineCreative: false,
   background: "#ffffff",
 });
 
-/** The steps that really run: a small strength leaves fewer points of the grid than asked for. */
+/** Return the limits of each field, as JSON Schema, from the service's OpenAPI document. */
+export function limitsOf(openapi) {
+  const { requestBody } = openapi.paths[`/${UPSCALE_ROUTE}`].post;
+  const { properties } = requestBody.content["application/json"].schema;
+  const limits = Object.entries(properties).map(([name, field]) => [name, field.anyOf?.[0] ?? field]);
+  return Object.fromEntries(limits);
+}
+
+/** Return a setting's value within its limits; undefined for a value of another type. */
+export function checked(name, value, limits) {
+  if (name === "background") return /^#[0-9a-f]{6}$/.test(value) ? value : undefined;
+  if (name === "seedLocked") return typeof value === "boolean" ? value : undefined;
+  const limit = limits[name];
+  if (limit.enum) return limit.enum.includes(value) ? value : undefined;
+  if (limit.type === "string") {
+    return typeof value === "string" ? value.slice(0, limit.maxLength) : undefined;
+  }
+  if (limit.type === "boolean") return typeof value === "boolean" ? value : undefined;
+  if (!Number.isFinite(value)) return undefined;
+  const bounded = Math.min(limit.maximum, Math.max(limit.minimum, value));
+  return limit.type === "integer" ? Math.round(bounded) : bounded;
+}
+
+/** Return the steps that run: a small strength leaves fewer timesteps than were asked for. */
 export function stepsRun(steps, strength) {
   return Math.min(steps, Math.max(1, Math.trunc(GRID * strength)));
 }
@@ -43,53 +56,24 @@ export function strengthWord(strength) {
   return (words.find(([limit]) => strength < limit) ?? [1, "creative"])[1];
 }
 
-export function randomSeed(random = Math.random) {
-  return Math.floor(random() * (MAX_SEED + 1));
+export function randomSeed(limits, random = Math.random) {
+  return Math.floor(random() * (limits.seed.maximum + 1));
 }
 
-/** The body of a route without its pictures, in the words of the wire. */
-export function toFields(values, route) {
-  const { prompt, style, strength, steps, guidance, seed, width, height } = values;
+/** Return the body of a route without its pictures. The service fills in what is left out. */
+export function toFields(state, route) {
+  const { prompt, style, strength, steps, guidance, seed, width, height } = state;
   const fields = { prompt, style, strength, steps, guidance, seed, width, height };
-  if (route === LIVE_ROUTE) fields.steps = Math.min(steps, LIVE_STEPS);
+  if (route === LIVE_ROUTE) fields.steps = liveSteps(state);
   if (route === UPSCALE_ROUTE) {
-    delete fields.strength; // half of refineStrength, or more where creative: the server's rule
-    fields.refineStrength = values.refineStrength;
-    fields.refineCreative = values.refineCreative;
+    fields.strength = null; // the service derives it from the two fields of this route
+    fields.refineStrength = state.refineStrength;
+    fields.refineCreative = state.refineCreative;
   }
-  return fields;
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 }
 
-/** Bring one value inside its bounds; undefined where it is not a value of that name at all. */
-export function sound(name, value) {
-  if (!(name in DEFAULTS) || typeof value !== typeof DEFAULTS[name]) return undefined;
-  if (name === "width" || name === "height") return SIDES.includes(value) ? value : undefined;
-  if (name === "background") return /^#[0-9a-f]{6}$/.test(value) ? value : undefined;
-  if (name === "prompt") return value.slice(0, MAX_PROMPT_CHARS);
-  if (!(name in RANGES)) return value;
-  if (!Number.isFinite(value)) return undefined;
-  const [least, most] = RANGES[name];
-  const bounded = Math.min(most, Math.max(least, value));
-  return name === "steps" || name === "seed" ? Math.round(bounded) : bounded;
-}
-
-/** The values, which tell of each change by a `change` event whose detail is the set of names. */
-export class Settings extends EventTarget {
-  #values = { ...DEFAULTS };
-
-  get values() {
-    return this.#values;
-  }
-
-  /** Take the sound ones of these values, and tell of those that differ. */
-  set(changes) {
-    const names = new Set();
-    for (const [name, given] of Object.entries(changes)) {
-      const value = sound(name, given);
-      if (value === undefined || value === this.#values[name]) continue;
-      this.#values = { ...this.#values, [name]: value };
-      names.add(name);
-    }
-    if (names.size) this.dispatchEvent(new CustomEvent("change", { detail: names }));
-  }
+/** Return the steps of a live frame: few, and never more than were set; null before they are known. */
+export function liveSteps({ steps, routeDefaults }) {
+  return routeDefaults && Math.min(steps, routeDefaults[LIVE_ROUTE].steps);
 }

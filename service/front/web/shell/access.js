@@ -1,44 +1,48 @@
-// The key, where the service asks for one: never in an address, kept only where the user says so.
+// The API key: never part of a URL, and stored beyond the tab only if the user says so.
 
 const NAME = "instant-refine.key";
 
-export class Access extends EventTarget {
+/** Asks for the key on `locked`; emits `key` once it is entered. */
+export class Access {
+  #store;
   #dialog;
   #form;
   #key;
 
-  constructor(dialog) {
-    super();
+  constructor(store, dialog) {
+    this.#store = store;
     this.#dialog = dialog;
     this.#form = dialog.querySelector("form");
     this.#key = read(sessionStorage) ?? read(localStorage);
-    this.#form.addEventListener("submit", (event) => this.#take(event));
+    this.#form.addEventListener("submit", (event) => this.#submit(event));
+    store.on("locked", () => this.#ask());
   }
 
   get key() {
     return this.#key;
   }
 
-  /** Ask for a key, once at a time. One that was refused is forgotten. */
-  ask() {
+  /** Open the dialog. A refused key is removed. */
+  #ask() {
+    this.#store.set({ connection: { state: "locked", text: "key needed" } });
     if (this.#dialog.open) return;
     const wasRefused = Boolean(this.#key);
-    this.#forget();
+    this.#remove();
     this.#dialog.querySelector("[data-refused]").hidden = !wasRefused;
     this.#dialog.showModal();
   }
 
-  #take(event) {
+  #submit(event) {
     event.preventDefault();
     const { key, keep } = this.#form.elements;
     this.#key = key.value.trim();
     write(keep.checked ? localStorage : sessionStorage, this.#key);
     this.#form.reset();
     this.#dialog.close();
-    this.dispatchEvent(new Event("key"));
+    this.#store.emit("key");
   }
 
-  #forget() {
+  #remove() {
     this.#key = null;
     for (const storage of [sessionStorage, localStorage]) write(storage, null);
   }
@@ -57,6 +61,6 @@ function write(storage, key) {
     if (key) storage.setItem(NAME, key);
     else storage.removeItem(NAME);
   } catch {
-    // the browser keeps nothing: the key lives as long as the page
+    // the browser stores nothing: the key lasts as long as the page
   }
 }

@@ -1,4 +1,4 @@
-// The sheets that open over the page: examples, keys.
+// The examples, the list of keys, and how dialogs close.
 
 import { byId, make } from "./dom.js";
 import { DOODLES, drawDoodle } from "../drawing/doodles.js";
@@ -6,8 +6,8 @@ import { KEY_LIST } from "./keys.js";
 
 const THUMBNAIL = 184;
 
-/** Offer the doodles; `choose` is called with the one that is pressed. */
-export function buildExamples(choose) {
+/** Fill the sheet of examples; emit `example` with the doodle that is chosen. */
+export function buildExamples(store) {
   const buttons = DOODLES.map((doodle) => {
     const canvas = make("canvas", { width: THUMBNAIL, height: THUMBNAIL });
     const context = canvas.getContext("2d");
@@ -15,20 +15,20 @@ export function buildExamples(choose) {
     context.fillRect(0, 0, THUMBNAIL, THUMBNAIL);
     drawDoodle(context, doodle, THUMBNAIL, THUMBNAIL);
     const button = make("button", { type: "button", title: doodle.prompt }, [canvas, doodle.name]);
-    button.addEventListener("click", () => choose(doodle));
+    button.addEventListener("click", () => store.emit("example", doodle));
     return button;
   });
   byId("examples-sheet").append(make("div", { class: "doodles" }, buttons));
 }
 
 export function buildKeyList() {
-  for (const [keys, what] of KEY_LIST) {
+  for (const [keys, action] of KEY_LIST) {
     const shown = keys.split(/[ ,]+/).map((key) => make("kbd", {}, [key]));
-    byId("key-list").append(make("dt", {}, shown), make("dd", {}, [what]));
+    byId("key-list").append(make("dt", {}, shown), make("dd", {}, [action]));
   }
 }
 
-/** Close a dialog by its cross, and by a press beside it. */
+/** Close a dialog by its cross, and by a press beside it (but not the one for the key). */
 export function bindDialogs() {
   for (const dialog of document.querySelectorAll("dialog")) {
     dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());

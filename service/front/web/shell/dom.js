@@ -1,4 +1,4 @@
-// Three words for what every module does to the document.
+// Shorthands for the document.
 
 export function byId(id) {
   return document.getElementById(id);
@@ -16,7 +16,12 @@ export function on(id, name, handle) {
   byId(id).addEventListener(name, handle);
 }
 
-/** Open a popover by its button, and close it by a press elsewhere, Esc or a choice in it. */
+/** Show a symbol of icons.svg in a button. */
+export function setIcon(button, name) {
+  button.querySelector("use").setAttribute("href", `web/icons.svg#${name}`);
+}
+
+/** Open a popover by its button; close it by a press elsewhere, Esc or a choice in it. */
 export function popover(button, sheet) {
   const set = (isOpen) => {
     sheet.hidden = !isOpen;

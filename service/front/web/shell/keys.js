@@ -1,4 +1,4 @@
-// The keyboard: which key asks for what. None fires while a text field has the focus.
+// The keyboard shortcuts. None fires while a text field has the focus.
 
 /** Rows of the `?` sheet: [keys as shown, what they do]. */
 export const KEY_LIST = [
@@ -21,9 +21,9 @@ export const KEY_LIST = [
   ["P", "Pause live"],
   ["V", "Next view"],
   ["Ctrl S", "Save"],
-  ["Esc", "Close, or give up"],
+  ["Esc", "Close or cancel"],
   ["?", "This list"],
-  ["Arrows, D", "On the drawing: move, and set the pen down or lift it"],
+  ["Arrows, D", "On the drawing: move, and lower or lift the pen"],
 ];
 
 const PLAIN = {
@@ -35,7 +35,7 @@ const WITH_CONTROL = { z: "undo", y: "redo", s: "save", 0: "fit" };
 const PRESSED_INPUTS = new Set(["checkbox", "radio", "color", "file", "button", "submit"]);
 const TEXT_INPUTS = new Set(["text", "number", "search", "password", "url", "email", "tel"]);
 
-/** Return what a keydown asks for, or null. */
+/** Return the name of a keydown's action, or null. */
 export function actionOf({ key, ctrlKey, metaKey, altKey, shiftKey, target }) {
   if (isText(target)) return null;
   const name = key.toLowerCase();
@@ -53,20 +53,20 @@ function isText(target) {
   return tag === "TEXTAREA" || tag === "SELECT" || Boolean(target?.isContentEditable);
 }
 
-// What Space and Enter press, and do not ask the page for.
+// Space and Enter press these elements; they are no shortcuts there.
 function isPressable(target) {
   if (target?.tagName === "INPUT") return PRESSED_INPUTS.has(target.type);
   return ["BUTTON", "A", "SUMMARY"].includes(target?.tagName);
 }
 
-/** Call `actions[name]` for each key that asks for it. */
-export function listenToKeys(actions, viewport) {
+/** Call `actions[name]()` for each shortcut, and `actions.pan(isDown)` for Space. */
+export function bindKeys(actions) {
   window.addEventListener("keydown", (event) => {
     const isModal = document.querySelector("dialog[open]") !== null;
     if (event.defaultPrevented || isModal) return;
     if (event.key === " " && !isText(event.target) && !isPressable(event.target)) {
       event.preventDefault();
-      viewport.space(true);
+      actions.pan(true);
       return;
     }
     const action = actionOf(event);
@@ -75,7 +75,7 @@ export function listenToKeys(actions, viewport) {
     if (!event.repeat || ["undo", "redo", "thinner", "thicker"].includes(action)) actions[action]();
   });
   window.addEventListener("keyup", (event) => {
-    if (event.key === " ") viewport.space(false);
+    if (event.key === " ") actions.pan(false);
   });
-  window.addEventListener("blur", () => viewport.space(false));
+  window.addEventListener("blur", () => actions.pan(false));
 }

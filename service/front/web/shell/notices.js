@@ -1,18 +1,23 @@
-// Short notices at the foot of the page, in place of dialogs that stop everything.
+// Short notices at the foot of the page, and words for screen readers.
 
-const STAYS_MS = 6000;
+const SHOWN_MS = 6000;
 
+/** Shows a `notice` ({text, isError}) and a `failure` (an Error), and reads out each `say`. */
 export class Notices {
   #area;
-  #voice;
 
-  constructor(area, voice) {
+  constructor(store, area, voice) {
     this.#area = area;
-    this.#voice = voice;
+    store.on("notice", (notice) => this.#show(notice));
+    store.on("failure", ({ name, message }) => {
+      if (name !== "AbortError") this.#show({ text: message, isError: true });
+    });
+    store.on("say", (text) => (voice.textContent = text));
+    store.on("dismiss", () => area.replaceChildren());
   }
 
-  /** Show a sentence for a while; an equal one that is there stays longer. */
-  show(text, { isError = false } = {}) {
+  /** Show a sentence for a while; an equal one is shown for longer. */
+  #show({ text, isError = false }) {
     const same = [...this.#area.children].find((item) => item.firstChild.textContent === text);
     same?.remove();
     const item = document.createElement("div");
@@ -28,19 +33,6 @@ export class Notices {
     close.addEventListener("click", () => item.remove());
     item.append(words, close);
     this.#area.append(item);
-    setTimeout(() => item.remove(), STAYS_MS);
-  }
-
-  fail(error) {
-    if (error.name !== "AbortError") this.show(error.message, { isError: true });
-  }
-
-  /** Say something to those who listen to the page. */
-  say(text) {
-    this.#voice.textContent = text;
-  }
-
-  clear() {
-    this.#area.replaceChildren();
+    setTimeout(() => item.remove(), SHOWN_MS);
   }
 }

@@ -1,77 +1,47 @@
-// The refined picture: the last one that came, beside the drawing, over it, or cut against it.
+// The refined picture beside the drawing, over it (lens), or compared with it.
+
+import { byId } from "./dom.js";
 
 export const VIEWS = ["split", "lens", "compare"];
 
-export class View {
+export class ResultView {
   #stage;
   #canvas;
-  #caption;
-  #numBusy = 0;
-  #numTaken = 0;
-  #shown = 0; // which of those taken
-  picture = null; // {blob, route, fields, files, seed, stepsRun, stages}
 
-  constructor({ stage, canvas, caption, split, lens }) {
+  constructor(store, { stage, canvas }) {
     this.#stage = stage;
     this.#canvas = canvas;
-    this.#caption = caption;
-    const follow = (input, name) => {
-      const apply = () => stage.style.setProperty(name, `${input.value}%`);
-      input.addEventListener("input", apply);
-      apply();
-    };
-    follow(split, "--split");
-    follow(lens, "--lens");
+    follow(byId("split-at"), stage, "--split");
+    follow(byId("lens-at"), stage, "--lens");
+    store.follow(["view"], ({ view }) => (stage.dataset.view = view));
+    store.follow(["width", "height"], ({ width, height }) =>
+      stage.style.setProperty("--ratio", width / height),
+    );
+    store.follow(["isDrawing"], ({ isDrawing }) => stage.classList.toggle("is-drawing", isDrawing));
+    store.subscribe(["numRendering"], ({ numRendering }) =>
+      stage.classList.toggle("is-busy", numRendering > 0),
+    );
+    store.subscribe(["picture"], ({ picture }) => (byId("caption").textContent = captionOf(picture)));
   }
 
-  get mode() {
-    return this.#stage.dataset.view;
-  }
-
-  set mode(mode) {
-    if (VIEWS.includes(mode)) this.#stage.dataset.view = mode;
-  }
-
-  /** Show a picture. The one before it stays until this one has been decoded. */
-  async show(picture) {
-    this.#numTaken += 1;
-    const turn = this.#numTaken;
-    const bitmap = await createImageBitmap(picture.blob);
-    if (turn < this.#shown) return bitmap.close(); // a newer one was decoded sooner
-    this.#shown = turn;
-    this.picture = picture;
+  /** Draw a decoded picture. */
+  draw(bitmap) {
     const { width, height } = bitmap;
     if (this.#canvas.width !== width || this.#canvas.height !== height) {
       Object.assign(this.#canvas, { width, height });
     }
     this.#canvas.getContext("2d").drawImage(bitmap, 0, 0);
-    bitmap.close();
     this.#stage.classList.add("has-result");
-    this.#caption.textContent = captionOf(picture, width, height);
-  }
-
-  /** Show that something is on its way, for as long as a promise is open. */
-  async busy(promise) {
-    this.#numBusy += 1;
-    this.#stage.classList.add("is-busy");
-    try {
-      return await promise;
-    } finally {
-      this.#numBusy -= 1;
-      this.#stage.classList.toggle("is-busy", this.#numBusy > 0);
-    }
-  }
-
-  get size() {
-    return { width: this.#canvas.width, height: this.#canvas.height };
-  }
-
-  /** The picture as it is shown, to be drawn with. */
-  toCanvas() {
-    return this.picture ? this.#canvas : null;
   }
 }
 
-function captionOf({ seed, stepsRun }, width, height) {
+/** Let a slider set a custom property of the stage, in percent. */
+function follow(input, stage, name) {
+  const apply = () => stage.style.setProperty(name, `${input.value}%`);
+  input.addEventListener("input", apply);
+  apply();
+}
+
+function captionOf({ seed, stepsRun, width, height }) {
   return `${width} × ${height} · ${stepsRun} steps · seed ${seed}`;
 }

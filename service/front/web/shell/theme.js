@@ -1,6 +1,6 @@
-// Light, dark, or as the system says.
+// Light, dark, or the system's choice.
 
-import { byId } from "./dom.js";
+import { byId, setIcon } from "./dom.js";
 import { choices } from "../io/storage.js";
 
 const THEMES = ["auto", "light", "dark"];
@@ -12,10 +12,10 @@ export function bindTheme() {
     document.documentElement.dataset.theme = theme;
     button.setAttribute("aria-label", `Theme: ${theme}`);
     button.title = `Theme: ${theme}`;
-    button.querySelector("use").setAttribute("href", `web/icons.svg#${ICONS[theme]}`);
+    setIcon(button, ICONS[theme]);
   };
-  const kept = choices.get("theme");
-  apply(THEMES.includes(kept) ? kept : "auto");
+  const stored = choices.get("theme");
+  apply(THEMES.includes(stored) ? stored : "auto");
   button.addEventListener("click", () => {
     const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % 3];
     choices.set("theme", next);

@@ -1,4 +1,4 @@
-"""Somebody who paints: a page with real pointer events, and eyes for its pixels."""
+"""The canvas page in a browser: real pointer events, and its pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebSocket
 
 PICTURE_MS = 90_000
-"""The longest that a picture may take on a machine that does other things."""
+"""The longest wait for a picture, on a machine with other load."""
 
 _FINGERPRINT = """(id) => {
   const canvas = document.getElementById(id);
@@ -23,8 +23,8 @@ _FINGERPRINT = """(id) => {
 _CHANGED = f"([id, before]) => ({_FINGERPRINT})(id) !== before"
 
 
-class Painter:
-    """Draws on the page, in fractions of the drawing's width and height."""
+class CanvasPage:
+    """Drives the page. Points are fractions of the drawing's width and height."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -40,15 +40,15 @@ class Painter:
 
     @classmethod
     @contextmanager
-    def at(cls, browser: Browser, address: str, **context: Any) -> Iterator[Painter]:
-        """Open the page; at the end, hold it to what must be true of every visit."""
+    def at(cls, browser: Browser, address: str, **context: Any) -> Iterator[CanvasPage]:
+        """Open the page; at the end, check that it logged no error and loaded nothing foreign."""
         context = {"viewport": {"width": 1280, "height": 800}, **context}
         visit: BrowserContext = browser.new_context(**context)
-        painter = cls(visit.new_page(), address)
-        painter.open()
-        yield painter
-        assert not painter.errors
-        assert not painter.foreign
+        canvas = cls(visit.new_page(), address)
+        canvas.open()
+        yield canvas
+        assert not canvas.errors
+        assert not canvas.foreign
         visit.close()
 
     def open(self) -> None:
@@ -69,29 +69,29 @@ class Painter:
         assert box is not None
         return box["x"] + point[0] * box["width"], box["y"] + point[1] * box["height"]
 
-    def look(self, canvas: str) -> str:
+    def look(self, layer: str) -> str:
         """Return a fingerprint of the pixels of `paint`, `mask` or `result`."""
-        fingerprint: str = self.page.evaluate(_FINGERPRINT, canvas)
+        fingerprint: str = self.page.evaluate(_FINGERPRINT, layer)
         return fingerprint
 
-    def wait_for_change(self, canvas: str, before: str) -> float:
-        """Wait until a canvas looks otherwise; return the seconds that it took."""
+    def wait_for_change(self, layer: str, before: str) -> float:
+        """Wait until a canvas changes; return the seconds that it took."""
         started = time.monotonic()
-        self.page.wait_for_function(_CHANGED, arg=[canvas, before], timeout=PICTURE_MS, polling=16)
+        self.page.wait_for_function(_CHANGED, arg=[layer, before], timeout=PICTURE_MS, polling=16)
         return time.monotonic() - started
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait for what the test itself sees; the page goes on meanwhile."""
+        """Wait for a condition of the test, while the page runs."""
         ends = time.monotonic() + PICTURE_MS / 1000
         while not condition():
-            assert time.monotonic() < ends, "it did not come about"
+            assert time.monotonic() < ends, "the condition did not become true"
             self.page.wait_for_timeout(50)
 
     def wait_for_picture(self) -> None:
         self.page.wait_for_selector(".has-result", timeout=PICTURE_MS)
 
     def ask(self, button: str) -> None:
-        """Press a button that asks for a picture, and wait until it has come."""
+        """Press a button that requests a picture, and wait for the picture."""
         before = self.page.locator("#strip li").count()
         self.page.click(button)
         self.page.wait_for_function(
@@ -101,27 +101,27 @@ class Painter:
         )
 
     def pause(self) -> None:
-        """Stop painting live, and see the frames that are under way answered.
+        """Pause live refining, and wait for the frames in flight.
 
-        A test then has the engine to itself, and no late picture changes what it looks at.
+        No late picture changes the page after that.
         """
         self.page.click("#pause")
-        self.page.wait_for_timeout(100)  # a frame that left just before is told of in the meantime
+        self.page.wait_for_timeout(100)  # until Playwright reports the last frame
         self.wait_for(lambda: not self.pending)
 
-    def pixel(self, canvas: str, x: float, y: float) -> list[int]:
-        """Return the colour at a place, in fractions of width and height."""
+    def pixel(self, layer: str, x: float, y: float) -> list[int]:
+        """Return the colour at a point."""
         pixel: list[int] = self.page.evaluate(
             """([id, x, y]) => {
               const canvas = document.getElementById(id);
               const at = [x * canvas.width, y * canvas.height].map(Math.floor);
               return [...canvas.getContext("2d").getImageData(...at, 1, 1).data];
             }""",
-            [canvas, x, y],
+            [layer, x, y],
         )
         return pixel
 
-    def wait_for_pixel(self, canvas: str, colour: list[int]) -> None:
+    def wait_for_pixel(self, layer: str, colour: list[int]) -> None:
         """Wait until the middle of a canvas has a colour."""
         self.page.wait_for_function(
             """([id, colour]) => {
@@ -130,7 +130,7 @@ class Painter:
               const { data } = canvas.getContext("2d").getImageData(...at, 1, 1);
               return colour.every((value, index) => data[index] === value);
             }""",
-            arg=[canvas, colour],
+            arg=[layer, colour],
             timeout=10_000,
         )
 
