@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -14,6 +15,12 @@ from tests.browser.service import Service
 from tests.fakes import READY, FakeEngineClient
 from tests.servers import KEY, running_server
 
+SLIDERS = {
+    "strength": "strength",
+    "steps": "steps",
+    "guidance": "guidance",
+    "refine-strength": "refineStrength",
+}
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
@@ -95,6 +102,36 @@ def test_misfit_style(browser: Browser) -> None:
         misfit = page.get_by_role("radio", name="Vibrant, does not fit the checkpoint")
         expect(misfit).to_be_disabled()
         expect(page.locator("#styles input:enabled")).to_have_count(13)
+
+
+def test_limits_and_defaults(browser: Browser) -> None:
+    """The sliders have the limits and defaults of the service, also if its schema comes late."""
+    with running_server(FakeEngineClient()) as address:
+        page = browser.new_page()
+        failures = iter(["abort"])
+        page.route(
+            "**/openapi.json",
+            lambda route: route.abort() if next(failures, None) else route.continue_(),
+        )
+        page.goto(address)
+        expect(page.locator("#pill")).to_contain_text("cannot be reached")
+        page.wait_for_selector("html[data-begun]")
+        schema = httpx.get(f"{address}/openapi.json").json()["paths"]["/lcm-upscale"]["post"]
+        fields = schema["requestBody"]["content"]["application/json"]["schema"]["properties"]
+        models = httpx.get(f"{address}/v1/models").json()["models"]
+        defaults = next(model["defaults"] for model in models if model["loaded"])
+        upscale = defaults["/lcm-upscale"]["refineStrength"]
+        values = {**defaults["/lcm-instant-refine"], "refineStrength": upscale}
+        for id_, name in SLIDERS.items():
+            slider = page.locator(f"#{id_}")
+            expect(slider).to_be_enabled()
+            limit = fields[name]["anyOf"][0]
+            assert float(slider.get_attribute("min") or "") == limit["minimum"]
+            assert float(slider.get_attribute("max") or "") == limit["maximum"]
+            assert float(slider.input_value()) == values[name]
+        live = defaults["/generations-lcm"]["steps"]
+        expect(page.locator("#steps-out")).to_contain_text(f"{live} while you draw")
+        page.close()
 
 
 def swipe(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:

@@ -1,4 +1,4 @@
-// Holds the page's client to its promises: on a socket that the test plays, and on a real server
+// Tests the page's client on a fake socket and on a real server
 // (REFINE_URL, REFINE_KEY). Run by tests/front/test_realtime_client.py.
 
 import assert from "node:assert/strict";
@@ -21,12 +21,12 @@ class FakeSocket {
 
   close() {}
 
-  tell(message) {
+  receive(message) {
     this.onmessage({ data: JSON.stringify(message) });
   }
 
   result(id) {
-    this.tell({ type: "result", id, pictures: 1, format: "jpeg" });
+    this.receive({ type: "result", id, pictures: 1, format: "jpeg" });
     this.onmessage({ data: new Uint8Array([id]).buffer });
   }
 
@@ -51,18 +51,18 @@ async function opened(options) {
   live.connect();
   const [socket] = FakeSocket.all;
   await socket.onopen();
-  socket.tell({ type: "ready" });
+  socket.receive({ type: "ready" });
   return { live, of, socket };
 }
 
 const until = async (condition) => {
   for (let tries = 0; !condition(); tries += 1) {
-    assert.ok(tries < 1000, "it did not come about");
+    assert.ok(tries < 1000, "the condition did not become true");
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 };
 
-test("what it shows is asked anew for each connection, and no frame leaves before it is taken", async () => {
+test("each connection asks for credentials, and no frame leaves before they are accepted", async () => {
   let number = 0;
   const { live } = client({ authenticate: async () => ({ ticket: `${++number}` }) });
   live.connect();
@@ -74,12 +74,12 @@ test("what it shows is asked anew for each connection, and no frame leaves befor
   await until(() => FakeSocket.all.length === 2);
   await FakeSocket.all[1].onopen();
   assert.deepEqual(FakeSocket.all[1].sent, [{ type: "hello", ticket: "2" }]);
-  FakeSocket.all[1].tell({ type: "ready" });
+  FakeSocket.all[1].receive({ type: "ready" });
   assert.deepEqual(FakeSocket.all[1].frames(), [1]);
   live.close();
 });
 
-test("without a ticket it says nothing, and comes again", async () => {
+test("without a ticket it sends nothing and connects again", async () => {
   const { live } = client({ authenticate: async () => Promise.reject(new Error("502")) });
   live.connect();
   const [socket] = FakeSocket.all;
@@ -93,13 +93,13 @@ test("without a ticket it says nothing, and comes again", async () => {
   live.close();
 });
 
-test("a frame that cannot leave gives way to the next one, and is told so", async () => {
+test("a frame that cannot be sent is replaced by the next one, and reported", async () => {
   const { live, of } = client();
   live.connect();
   const [socket] = FakeSocket.all;
   await socket.onopen();
   for (const prompt of ["a", "b", "c"]) live.send({ prompt });
-  socket.tell({ type: "ready" });
+  socket.receive({ type: "ready" });
   assert.deepEqual(socket.frames(), [3]);
   assert.deepEqual(of("replaced").map(({ id, by }) => [id, by]), [[1, 2], [2, 3]]);
   socket.bufferedAmount = 1; // a slow line
@@ -112,12 +112,12 @@ test("a frame that cannot leave gives way to the next one, and is told so", asyn
   live.close();
 });
 
-test("a picture follows its frame, and comes with its result as a Blob", async () => {
+test("a picture follows its frame, and its result holds a Blob", async () => {
   const { live, of, socket } = await opened();
   const file = new Blob([new Uint8Array([1, 2, 3])]);
   const id = live.send({ prompt: "a" }, file);
   assert.deepEqual(socket.sent.slice(1), [{ type: "frame", id, prompt: "a", binary: true }, file]);
-  socket.tell({ type: "result", id, pictures: 2, format: "png", seed: 7 });
+  socket.receive({ type: "result", id, pictures: 2, format: "png", seed: 7 });
   socket.onmessage({ data: new Uint8Array([1]).buffer });
   assert.equal(of("result").length, 0);
   socket.onmessage({ data: new Uint8Array([2]).buffer });
@@ -126,7 +126,7 @@ test("a picture follows its frame, and comes with its result as a Blob", async (
   live.close();
 });
 
-test("the newest frame is sent again after the connection was lost, the others are given up", async () => {
+test("after a lost connection the newest frame is sent again, and the others are replaced", async () => {
   const { live, of, socket } = await opened();
   for (const prompt of ["a", "b", "c"]) live.send({ prompt });
   socket.result(1);
@@ -135,7 +135,7 @@ test("the newest frame is sent again after the connection was lost, the others a
   await until(() => FakeSocket.all.length === 2);
   const [, second] = FakeSocket.all;
   await second.onopen();
-  second.tell({ type: "ready" });
+  second.receive({ type: "ready" });
   assert.deepEqual(second.frames(), [3]);
   assert.deepEqual(of("replaced").map(({ id, by }) => [id, by]), [[2, 3]]);
   socket.result(2); // the last words of the old connection
@@ -144,7 +144,7 @@ test("the newest frame is sent again after the connection was lost, the others a
   live.close();
 });
 
-test("a refused key is final; another one is tried when it is told to connect", async () => {
+test("a refused key is final until `connect` tries another one", async () => {
   const { live, of, socket } = await opened();
   socket.onclose({ code: 4401, reason: "no" });
   assert.deepEqual(of("state").at(-1), { state: "denied", code: 4401, reason: "no" });
@@ -154,7 +154,7 @@ test("a refused key is final; another one is tried when it is told to connect", 
   assert.equal(live.state, "closed");
 });
 
-test("a frame that ends the connection by its size is given up, not sent again", async () => {
+test("a frame that ends the connection by its size is not sent again", async () => {
   const { live, of, socket } = await opened();
   const id = live.send({ prompt: "a" });
   socket.onclose({ code: 1009, reason: "too big" });
@@ -162,7 +162,7 @@ test("a frame that ends the connection by its size is given up, not sent again",
   assert.deepEqual(of("error").map((detail) => detail.id), [id]);
 });
 
-test("on a real server every frame is answered, and the last one by its picture", async (context) => {
+test("a real server answers every frame, and the last one with its picture", async (context) => {
   const url = process.env.REFINE_URL;
   const { live, of } = client({
     url, WebSocket: globalThis.WebSocket, authenticate: async () => ({ key: process.env.REFINE_KEY }),

@@ -1,4 +1,4 @@
-"""The page's client of the realtime door, in node."""
+"""The page's client of /v1/realtime, under Node."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ HERE = Path(__file__).parent
 CLIENT = HERE.parent.parent / "service/front/web/live/realtime.js"
 
 
-def test_the_page_s_client_keeps_its_promises() -> None:
-    """On a socket that is played and on a real server: order, the newest frame, reconnection."""
+def test_javascript_client() -> None:
+    """On a fake socket and a real server the newest frame counts, also after a reconnection."""
     if shutil.which("node") is None:
         pytest.skip("node is needed to run the page's client")
     with running_server(api_keys=KEY) as url:

@@ -30,8 +30,10 @@ import { bindTheme } from "./shell/theme.js";
 import { bindToolbar } from "./shell/toolbar.js";
 import { createStore } from "./state.js";
 
+const RETRY_MS = 1000;
+
 bindTheme();
-const store = createStore(limitsOf(await fetchOpenApi()));
+const store = createStore(await fetchLimits());
 new Notices(store, byId("notices"), byId("voice"));
 window.addEventListener("unhandledrejection", ({ reason }) => store.emit("failure", reason));
 
@@ -85,13 +87,25 @@ const actions = {
   save: () => savePicture(store, api, "jpeg"),
   savePng: () => savePicture(store, api, "png"),
   saveDrawing: async () => download(await drawing.toPng(), "drawing.png"),
-  toCanvas: () => store.state.picture && drawing.place(byId("result")),
+  toCanvas: () => store.state.picture && drawing.place(result.canvas),
   restore,
   togglePanel: () => store.set({ isPanelOpen: !store.state.isPanelOpen }),
   closePanel: () => store.set({ isPanelOpen: false }),
   help: () => byId("help-dialog").showModal(),
   escape,
 };
+
+/** Return the limits of the settings; wait for the service where it is just restarting. */
+async function fetchLimits() {
+  for (;;) {
+    try {
+      return limitsOf(await fetchOpenApi());
+    } catch (error) {
+      byId("pill-text").textContent = error.message;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
+}
 
 /** Restore the drawing and the settings that the shown picture was made from. */
 async function restore() {

@@ -1,4 +1,13 @@
-// What the page's state consists of, and which values it takes.
+// The state of the page, which values it takes, and the events beside `change`:
+//
+// drawn                    the pixels of the drawing changed
+// answer, picture, settled a picture arrived, was shown or dropped, was final already (live/)
+// show                     the user picks an earlier picture
+// example, import          a doodle or a bitmap is to be drawn
+// serving, unreachable     the engine takes requests; no socket opens
+// locked, key              the service refuses the key; the user entered one
+// notice, failure, dismiss a sentence or an Error for the user; remove all of them
+// say                      words for screen readers
 
 import { TOOLS, checkedSize } from "./drawing/toolbox.js";
 import { SETTINGS, checked } from "./panel/settings.js";

@@ -65,7 +65,7 @@ export class Drawing {
     this.#store.set({ isDrawing: true });
   }
 
-  /** Add curves to the stroke: [{from, control, to, width}]. Only their region is drawn anew. */
+  /** Add curves to the stroke: [{from, control, to, width}]. Only their region is redrawn. */
   addCurves(curves) {
     if (!this.#stroke) return;
     const { ink } = this.#stroke;
@@ -157,7 +157,7 @@ export class Drawing {
     });
   }
 
-  /** Whether anything is masked. */
+  /** Whether any pixel is masked. */
   get hasMask() {
     const { data } = this.#layers.mask.getImageData(0, 0, this.width, this.height);
     for (let at = 3; at < data.length; at += 4) if (data[at] > 127) return true;
@@ -184,7 +184,7 @@ export class Drawing {
     return toBlob(this.flattened(), "image/png");
   }
 
-  /** The mask as it is sent: white where it is repainted, on black. */
+  /** The mask as it is sent: white is repainted, black stays. */
   maskToPng() {
     const canvas = document.createElement("canvas");
     Object.assign(canvas, { width: this.width, height: this.height });

@@ -103,7 +103,7 @@ export class Pointer {
     };
   }
 
-  // Arrow keys move a cursor; D sets the pen down and lifts it, or uses the fill or the picker.
+  // Arrow keys move a cursor; D lowers and lifts the pen, or applies the fill or the picker.
   #key(event) {
     const step = event.shiftKey ? 4 * KEY_STEP : KEY_STEP;
     const move = {

@@ -27,6 +27,9 @@ export class Panel {
     store.follow(["styles"], ({ styles }) =>
       byId("styles").replaceChildren(...styles.map((style) => this.#style(style))),
     );
+    store.follow(["isPanelOpen"], ({ isPanelOpen }) =>
+      byId("panel").classList.toggle("is-open", isPanelOpen),
+    );
     store.subscribe(["model"], ({ model }) => showModel(model, limits));
     const names = [...Object.keys(SETTINGS), "styles", "routeDefaults"];
     store.follow(names, (state) => this.#show(state));

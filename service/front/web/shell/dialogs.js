@@ -28,12 +28,12 @@ export function buildKeyList() {
   }
 }
 
-/** Close a dialog by its cross, and by a press beside it (but not the one for the key). */
+/** Close a dialog that has a cross by it, and by a press beside it. */
 export function bindDialogs() {
   for (const dialog of document.querySelectorAll("dialog")) {
-    dialog.querySelector("[data-close]")?.addEventListener("click", () => dialog.close());
-    dialog.addEventListener("pointerdown", ({ target }) => {
-      if (target === dialog && dialog.id !== "key-dialog") dialog.close();
-    });
+    const cross = dialog.querySelector("[data-close]");
+    if (!cross) continue; // the dialog for the key needs an answer
+    cross.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("pointerdown", ({ target }) => target === dialog && dialog.close());
   }
 }

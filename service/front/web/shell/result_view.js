@@ -5,12 +5,12 @@ import { byId } from "./dom.js";
 export const VIEWS = ["split", "lens", "compare"];
 
 export class ResultView {
+  canvas;
   #stage;
-  #canvas;
 
   constructor(store, { stage, canvas }) {
     this.#stage = stage;
-    this.#canvas = canvas;
+    this.canvas = canvas;
     follow(byId("split-at"), stage, "--split");
     follow(byId("lens-at"), stage, "--lens");
     store.follow(["view"], ({ view }) => (stage.dataset.view = view));
@@ -27,10 +27,10 @@ export class ResultView {
   /** Draw a decoded picture. */
   draw(bitmap) {
     const { width, height } = bitmap;
-    if (this.#canvas.width !== width || this.#canvas.height !== height) {
-      Object.assign(this.#canvas, { width, height });
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      Object.assign(this.canvas, { width, height });
     }
-    this.#canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    this.canvas.getContext("2d").drawImage(bitmap, 0, 0);
     this.#stage.classList.add("has-result");
   }
 }

@@ -24,10 +24,9 @@ export function bindToolbar(store, actions) {
     byId("pause").setAttribute("aria-pressed", isPaused);
     setIcon(byId("pause"), isPaused ? "play" : "pause");
   });
-  store.follow(["isPanelOpen"], ({ isPanelOpen }) => {
-    byId("panel").classList.toggle("is-open", isPanelOpen);
-    byId("panel-toggle").setAttribute("aria-expanded", isPanelOpen);
-  });
+  store.follow(["isPanelOpen"], ({ isPanelOpen }) =>
+    byId("panel-toggle").setAttribute("aria-expanded", isPanelOpen),
+  );
   bindPrompt(store, actions);
 }
 
