@@ -1,1 +1,1 @@
-"""Measurements: each prints a table and ends in one line of JSON; rows are committed as CSV."""
+"""Measurements. Each command prints tables, keeps its rows as CSV and ends in a line of JSON."""

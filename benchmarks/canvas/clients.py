@@ -1,7 +1,8 @@
-"""Painters who draw at the drawing's true speed and watch for what comes back.
+"""Clients that draw at the drawing's true speed and record the pictures that come back.
 
-A change waits 64 ms for others, then the newest picture goes out: over the socket whenever the
-service's pace allows it, as what waits there is replaced, over HTTP when the last one is answered.
+A change waits 64 ms for more changes, then the newest picture is sent: over the WebSocket whenever
+the service's pace allows it, since a newer frame replaces a waiting one; over HTTP when the last
+request is answered.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Self
 
 import httpx
 
@@ -18,9 +19,9 @@ from benchmarks.canvas.drawing import Canvas, Drawing
 from service.front.dataurl import to_data_url
 from service.live import LiveClient
 
-ROUTE = "/generations-lcm"
+_ROUTE = "/generations-lcm"
 _COALESCE_MS = 64.0
-_LONGEST_WAIT_MS = 3000.0
+_MAX_WAIT_MS = 3000.0
 _TICK_S = 0.008
 _LAST_PICTURE_S = 120.0
 _FIELDS: dict[str, Any] = {"prompt": "a red house in a meadow", "steps": 4, "strength": 0.6}
@@ -28,7 +29,7 @@ _FIELDS: dict[str, Any] = {"prompt": "a red house in a meadow", "steps": 4, "str
 
 @dataclass
 class Record:
-    """What a painter saw: how many points each picture held, and when it came."""
+    """What a user saw: how many points of the drawing each picture held, and when it came."""
 
     sent: int = 0
     replaced: int = 0
@@ -37,13 +38,13 @@ class Record:
     shown_points: list[int] = field(default_factory=list)
 
     def show(self, now_ms: float, num_points: int) -> None:
-        """Note a picture, unless it is older than the one that is shown."""
+        """Add a picture, unless a newer one is shown already."""
         if not self.shown_points or num_points > self.shown_points[-1]:
             self.shown_ms.append(now_ms)
             self.shown_points.append(num_points)
 
     def motion_to_image_ms(self, drawing: Drawing) -> list[float]:
-        """Return for each point of the pen the time until the first picture that holds it."""
+        """Return for each point of the pen the time to the first picture that holds it."""
         latencies_ms = []
         for index, point in enumerate(drawing.points):
             first = bisect_left(self.shown_points, index + 1)
@@ -52,41 +53,54 @@ class Record:
         return latencies_ms
 
 
-class Lane(Protocol):
-    """A way to the service. `is_free` tells whether another picture may go out."""
+class Clock:
+    """Milliseconds since a user began to draw."""
 
-    record: Record
-
-    @property
-    def interval_ms(self) -> float: ...
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
 
     @property
-    def pause_ms(self) -> float: ...
+    def now_ms(self) -> float:
+        return 1000 * (time.perf_counter() - self._started)
+
+
+class DrawingClient:
+    """A way to the service. `send` starts a request for a picture of the first `num_points`.
+
+    `interval_ms` and `pause_ms` are the pace that the service asks for. `can_send` is whether
+    another picture may be sent, `is_idle` whether all have been answered.
+    """
+
+    can_send = True
+    is_idle = True
+
+    def __init__(self, clock: Clock) -> None:
+        self.record = Record()
+        self.clock = clock
 
     @property
-    def is_free(self) -> bool: ...
+    def interval_ms(self) -> float:
+        return 0.0
 
     @property
-    def is_idle(self) -> bool: ...
+    def pause_ms(self) -> float:
+        return 0.0
 
-    async def __aenter__(self) -> Lane: ...
+    async def __aenter__(self) -> Self:
+        return self
 
     async def __aexit__(self, *error: object) -> None: ...
 
     def send(self, picture: bytes, num_points: int) -> None:
-        """Ask for what becomes of a picture that holds so many points."""
-        ...
+        raise NotImplementedError
 
 
-class SocketLane:
-    """Over `/v1/realtime`, where a newer picture takes the place of the one that waits."""
-
-    is_free = True
+class WebSocketClient(DrawingClient):
+    """Over `/v1/realtime`, where a newer frame replaces the one that waits."""
 
     def __init__(self, url: str, key: str | None, clock: Clock) -> None:
-        self.record = Record()
+        super().__init__(clock)
         self._live = LiveClient(url, key=key)
-        self._clock = clock
         self._num_points: dict[int, int] = {}
 
     @property
@@ -97,11 +111,7 @@ class SocketLane:
     def pause_ms(self) -> float:
         return float(self._live.status.get("pauseMs", 0.0))
 
-    @property
-    def is_idle(self) -> bool:
-        return not self._num_points
-
-    async def __aenter__(self) -> SocketLane:
+    async def __aenter__(self) -> Self:
         await self._live.__aenter__()
         self._reader = asyncio.create_task(self._read())
         return self
@@ -111,93 +121,74 @@ class SocketLane:
         await self._live.__aexit__(*error)
 
     def send(self, picture: bytes, num_points: int) -> None:
-        self.record.sent += 1
         self._num_points[self._live.send(picture, **_FIELDS)] = num_points
+        self.is_idle = False
 
     async def _read(self) -> None:
         async for answer in self._live:
             num_points = self._num_points.pop(answer.id or 0, 0)
+            self.is_idle = not self._num_points
             if answer.kind == "result":
-                self.record.show(self._clock.now_ms, num_points)
+                self.record.show(self.clock.now_ms, num_points)
             elif answer.kind == "replaced":
                 self.record.replaced += 1
             else:
                 self.record.errors += 1
 
 
-class HttpLane:
-    """Over `POST /generations-lcm`, one request at a time, as nothing there takes one back."""
-
-    interval_ms = 0.0
-    pause_ms = 0.0
+class HttpClient(DrawingClient):
+    """Over `POST /generations-lcm`, one request at a time: a request cannot be replaced."""
 
     def __init__(self, url: str, key: str | None, clock: Clock) -> None:
+        super().__init__(clock)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self.record = Record()
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=_LAST_PICTURE_S)
-        self._clock = clock
-        self._asking: asyncio.Task[None] | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return self._asking is None or self._asking.done()
-
-    @property
-    def is_idle(self) -> bool:
-        return self.is_free
-
-    async def __aenter__(self) -> HttpLane:
-        return self
 
     async def __aexit__(self, *_error: object) -> None:
         await self._http.aclose()
 
     def send(self, picture: bytes, num_points: int) -> None:
-        self.record.sent += 1
-        self._asking = asyncio.create_task(self._ask(picture, num_points))
+        self.can_send = self.is_idle = False
+        self._request = asyncio.create_task(self._post(picture, num_points))
 
-    async def _ask(self, picture: bytes, num_points: int) -> None:
+    async def _post(self, picture: bytes, num_points: int) -> None:
         body = {**_FIELDS, "imageDataUrl": to_data_url(picture, "jpeg")}
-        answer = await self._http.post(ROUTE, json=body)
-        if answer.status_code == httpx.codes.OK:
-            self.record.show(self._clock.now_ms, num_points)
-        else:
-            self.record.errors += 1
+        try:
+            answer = await self._http.post(_ROUTE, json=body)
+            if answer.status_code == httpx.codes.OK:
+                self.record.show(self.clock.now_ms, num_points)
+            else:
+                self.record.errors += 1
+        finally:
+            self.can_send = self.is_idle = True
 
 
-class Clock:
-    """Milliseconds since a painter began."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-
-    @property
-    def now_ms(self) -> float:
-        return 1000 * (time.perf_counter() - self._started)
+CLIENTS: dict[str, type[WebSocketClient | HttpClient]] = {
+    "websocket": WebSocketClient,
+    "http": HttpClient,
+}
 
 
-LANES: dict[str, type[SocketLane] | type[HttpLane]] = {"websocket": SocketLane, "http": HttpLane}
-
-
-async def paint(lane_name: str, url: str, key: str | None, drawing: Drawing) -> Record:
+async def draw(client_name: str, url: str, key: str | None, drawing: Drawing) -> Record:
     """Draw the drawing once; return what was seen, up to the picture that holds all of it."""
     clock, canvas = Clock(), Canvas(drawing)
     pacer = Pacer()
     async with (
-        LANES[lane_name](url, key, clock) as lane,
+        CLIENTS[client_name](url, key, clock) as client,
         asyncio.timeout(drawing.points[-1].at_ms / 1000 + _LAST_PICTURE_S),
     ):
-        while not (canvas.is_finished and pacer.num_sent == canvas.num_drawn and lane.is_idle):
+        while not (canvas.is_finished and pacer.num_sent == canvas.num_drawn and client.is_idle):
             canvas.draw_until(clock.now_ms)
-            if lane.is_free and pacer.is_due(clock.now_ms, canvas.num_drawn, lane):
-                lane.send(canvas.to_jpeg(), canvas.num_drawn)
+            if client.can_send and pacer.is_due(clock.now_ms, canvas.num_drawn, client):
+                client.record.sent += 1
+                client.send(canvas.to_jpeg(), canvas.num_drawn)
                 pacer.sent(clock.now_ms, canvas.num_drawn)
             await asyncio.sleep(_TICK_S)
-        return lane.record
+        return client.record
 
 
 class Pacer:
-    """When the next picture is due, by the pace that the service tells."""
+    """When the next picture is due, at the pace that the service asks for."""
 
     def __init__(self) -> None:
         self.num_sent = 0
@@ -206,16 +197,16 @@ class Pacer:
         self._changed_first_ms: float | None = None
         self._changed_last_ms = 0.0
 
-    def is_due(self, now_ms: float, num_points: int, lane: Lane) -> bool:
+    def is_due(self, now_ms: float, num_points: int, client: DrawingClient) -> bool:
         if num_points > self._num_seen:
             self._num_seen, self._changed_last_ms = num_points, now_ms
             self._changed_first_ms = self._changed_first_ms or now_ms
-        if self._changed_first_ms is None or now_ms < self._sent_ms + lane.interval_ms:
+        if self._changed_first_ms is None or now_ms < self._sent_ms + client.interval_ms:
             return False
-        if not lane.pause_ms:
+        if not client.pause_ms:
             return now_ms >= self._changed_first_ms + _COALESCE_MS
-        has_rested = now_ms >= self._changed_last_ms + lane.pause_ms
-        return has_rested or now_ms >= self._changed_first_ms + _LONGEST_WAIT_MS
+        has_rested = now_ms >= self._changed_last_ms + client.pause_ms
+        return has_rested or now_ms >= self._changed_first_ms + _MAX_WAIT_MS
 
     def sent(self, now_ms: float, num_points: int) -> None:
         self.num_sent, self._sent_ms, self._changed_first_ms = num_points, now_ms, None

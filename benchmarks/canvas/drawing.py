@@ -1,4 +1,4 @@
-"""A drawing as strokes with times, and the canvas that it fills point by point.
+"""A drawing as strokes with times, and a canvas that draws it point by point.
 
 `drawing.json` holds a house under a sun: for each stroke a colour, a width and its points as
 [milliseconds, x, y], one each 16 ms or so, slower at the ends of a stroke, with pauses between.
@@ -22,7 +22,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Point:
-    """The pen at a moment; it has come from `before` unless a stroke begins here."""
+    """The pen at a time. `before` is the point before it, None where a stroke begins."""
 
     at_ms: float
     x: int
@@ -41,7 +41,7 @@ class Drawing:
     points: tuple[Point, ...]
 
     def up_to(self, at_ms: float) -> Drawing:
-        """Return what is drawn until then."""
+        """Return the drawing up to a time."""
         points = tuple(point for point in self.points if point.at_ms <= at_ms)
         return Drawing(self.size, self.background, points)
 
@@ -60,7 +60,7 @@ def load_drawing() -> Drawing:
 
 
 class Canvas:
-    """What is drawn of a drawing so far."""
+    """The points of a drawing that are drawn so far."""
 
     def __init__(self, drawing: Drawing) -> None:
         self._points = drawing.points
@@ -73,19 +73,16 @@ class Canvas:
         return self.num_drawn == len(self._points)
 
     def draw_until(self, at_ms: float) -> None:
-        """Draw all points until then."""
+        """Draw all points up to a time."""
         while not self.is_finished and self._points[self.num_drawn].at_ms <= at_ms:
-            self._draw(self._points[self.num_drawn])
+            point = self._points[self.num_drawn]
+            x, y, radius = point.x, point.y, point.width / 2
+            self._brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=point.colour)
+            if point.before is not None:
+                self._brush.line((*point.before, x, y), fill=point.colour, width=point.width)
             self.num_drawn += 1
 
     def to_jpeg(self) -> bytes:
         file = io.BytesIO()
         self._image.save(file, "JPEG", quality=_QUALITY)
         return file.getvalue()
-
-    def _draw(self, point: Point) -> None:
-        radius = point.width / 2
-        x, y = point.x, point.y
-        self._brush.ellipse((x - radius, y - radius, x + radius, y + radius), fill=point.colour)
-        if point.before is not None:
-            self._brush.line((*point.before, x, y), fill=point.colour, width=point.width)

@@ -1,4 +1,4 @@
-"""What stands beside every number: the machine, the versions, the code."""
+"""The conditions in every row: the machine, the versions and the code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 _PACKAGES = ("torch", "diffusers", "pillow", "fastapi", "uvicorn")
 _ROOT = Path(__file__).parents[2]
 _CODE = ("models", "service", "benchmarks")
-_MEASURED = ":(exclude)benchmarks/results"  # a kept row leaves the code what it was
+_RESULTS = ":(exclude)benchmarks/results"  # a new row does not change the code
 
 
-def conditions() -> dict[str, str | int]:
-    """Return the conditions of a run, to be committed beside its rows."""
+def environment() -> dict[str, str | int]:
+    """Return the conditions that hold for a whole run."""
     return {
         "commit": code_version(),
         "processor": _processor(),
@@ -27,28 +27,25 @@ def conditions() -> dict[str, str | int]:
 
 
 def code_version() -> str:
-    """Return the commit; where the code is another one, or none is known, its digest too."""
+    """Return the commit, with a digest of the code if it is not exactly that commit's."""
     commit = _git("rev-parse", "--short", "HEAD") or "unknown"
-    is_clean = commit != "unknown" and not _git("status", "--porcelain", "--", ".", _MEASURED)
-    return commit if is_clean else f"{commit}-dirty-{_digest()}"
-
-
-def _git(*words: str) -> str:
-    try:
-        ended = subprocess.run(
-            ["git", *words], cwd=_ROOT, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # a machine that measures may have no git
-        return ""
-    return ended.stdout.strip()
-
-
-def _digest() -> str:
+    if commit != "unknown" and not _git("status", "--porcelain", "--", ".", _RESULTS):
+        return commit
     digest = hashlib.sha256()
     for folder in _CODE:
         for path in sorted((_ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+    return f"{commit}-dirty-{digest.hexdigest()[:8]}"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        ended = subprocess.run(
+            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # a benchmark machine may have no git
+        return ""
+    return ended.stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""The jobs that lanes are given: one, a mixed crowd of them, or the frames of a stream."""
+"""The jobs that lanes run: one, mixed ones of many users, or the frames of a stream."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from service.bench.pictures import photograph
-from service.jobs import GenerationParams, Job, Pixels
+from service.jobs import GenerationParams, Job
 
 _PROMPT = "a red house in a meadow"
-_NO_DEADLINE_S = float("inf")
 
-# Few values of each, as people ask: rows with equal steps and guidance are there to be found.
+# Few values of each, as real users choose: some requests have equal steps and guidance.
 _MIXED_STEPS = (4, 8, 12, 16)
 _MIXED_STRENGTHS = (0.5, 0.7, 1.0)
 _MIXED_GUIDANCES = (4.0, 8.0)
@@ -27,66 +26,62 @@ _VARIED_PROMPTS = (
 )
 
 
-def make_job(number: int, *, size: int = 512, steps: int = 4, strength: float = 0.6) -> Job:
+def make_job(
+    number: int, *, size: int = 512, steps: int = 4, strength: float = 0.6, guidance: float = 6.0,
+    prompt: str = _PROMPT,
+) -> Job:  # fmt: skip
+    """Return a job of `size` x `size` pixels; `number` is its seed."""
     params = GenerationParams(
-        prompt=_PROMPT,
+        prompt=prompt,
         height=size,
         width=size,
         num_inference_steps=steps,
         strength=strength,
-        guidance_scale=6.0,
+        guidance_scale=guidance,
         seeds=(number,),
     )
-    return Job(f"job-{number}", params, photograph(size, size), timeout_s=_NO_DEADLINE_S)
+    return Job(f"job-{number}", params, photograph(size, size), timeout_s=float("inf"))
 
 
 def mixed_jobs(count: int, size: int = 512) -> list[Job]:
-    """Jobs that differ in steps (4 to 16), strength, guidance, prompt and seed; always the same."""
-    lot = random.Random(0)
-    jobs = []
-    for number in range(count):
-        job = make_job(
+    """Return jobs that differ in steps (4 to 16), strength, guidance, prompt and seed."""
+    rng = random.Random(0)
+    return [
+        make_job(
             number,
             size=size,
-            steps=lot.choice(_MIXED_STEPS),
-            strength=lot.choice(_MIXED_STRENGTHS),
-        )
-        params = replace(
-            job.params,
-            guidance_scale=lot.choice(_MIXED_GUIDANCES),
+            steps=rng.choice(_MIXED_STEPS),
+            strength=rng.choice(_MIXED_STRENGTHS),
+            guidance=rng.choice(_MIXED_GUIDANCES),
             prompt=f"{_PROMPT} {number % 5}",
         )
-        jobs.append(replace(job, params=params))
-    return jobs
-
-
-def varied_jobs(count: int, size: int = 512) -> list[Job]:
-    """Jobs that hold quality: short ones, each with a prompt, strength and seed of its own."""
-    jobs = []
-    for number in range(count):
-        strength = _VARIED_STRENGTHS[number % len(_VARIED_STRENGTHS)]
-        job = make_job(10 + number, size=size, steps=4 + 2 * (number % 2), strength=strength)
-        prompt = _VARIED_PROMPTS[number % len(_VARIED_PROMPTS)]
-        guidance = _MIXED_GUIDANCES[number // 2 % 2]
-        jobs.append(
-            replace(job, params=replace(job.params, prompt=prompt, guidance_scale=guidance))
-        )
-    return jobs
-
-
-def stream_jobs(count: int, size: int = 512, steps: int = 4) -> list[Job]:
-    """Frames of one user: one prompt, one seed, pictures that move by a few pixels."""
-    first = make_job(1, size=size, steps=steps)
-    return [
-        replace(first, id=f"frame-{number}", image=_moved(first.image, 4 * number))
         for number in range(count)
     ]
 
 
-def _moved(image: Pixels, pixels: int) -> Pixels:
-    return np.ascontiguousarray(np.roll(image, pixels, axis=1))
+def varied_jobs(count: int, size: int = 512) -> list[Job]:
+    """Return short jobs for comparing quality; each has another prompt, strength or seed."""
+    return [
+        make_job(
+            10 + number,
+            size=size,
+            steps=4 + 2 * (number % 2),
+            strength=_VARIED_STRENGTHS[number % len(_VARIED_STRENGTHS)],
+            guidance=_MIXED_GUIDANCES[number // 2 % 2],
+            prompt=_VARIED_PROMPTS[number % len(_VARIED_PROMPTS)],
+        )
+        for number in range(count)
+    ]
 
 
-def tiny_of(job: Job) -> Job:
-    """Return the same job for the `AutoencoderTiny` that may stand beside a checkpoint's own."""
-    return replace(job, params=replace(job.params, autoencoder="tiny"))
+def stream_jobs(count: int, size: int = 512, steps: int = 4) -> list[Job]:
+    """Return frames of one user: one prompt and seed, pictures that move by four pixels."""
+    first = make_job(1, size=size, steps=steps)
+    return [
+        replace(
+            first,
+            id=f"frame-{number}",
+            image=np.ascontiguousarray(np.roll(first.image, 4 * number, axis=1)),
+        )
+        for number in range(count)
+    ]

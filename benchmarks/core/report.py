@@ -1,8 +1,7 @@
-"""How a measurement is told: a table, a plot, and one line of JSON at the end."""
+"""Tables on standard error, and plots."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from benchmarks.core.rows import Row
 _WIDTH = 150
 
 Line = tuple[str, list[float], list[float]]
-"""A name, and what it joins: where, and how much."""
+"""A name, and the x and y values of its points."""
 
 
 def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None:
@@ -23,18 +22,13 @@ def print_table(title: str, rows: Sequence[Row], columns: Sequence[str]) -> None
     for row in rows:
         table.add_row(*(str(row.get(name, "")) for name in columns))
     console = Console(stderr=True)
-    if not console.is_terminal:  # a file has no edge to break at
+    if not console.is_terminal:  # a file has no width to wrap at
         console = Console(stderr=True, width=_WIDTH)
     console.print(table)
 
 
-def print_json(added: Sequence[Row], left: Sequence[str]) -> None:
-    """End a run: what it has measured, and what the next one has to."""
-    print(json.dumps({"rows": list(added), "left": list(left)}))
-
-
 def draw_bars(path: Path, values: Mapping[str, float], label: str, floor: float = 0.0) -> None:
-    """Draw a bar a name, the first at the top, and the floor, where there is one, as a line."""
+    """Draw a bar for each name, the first at the top. A positive floor is a vertical line."""
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(values)), dpi=110, layout="constrained")
     axes = figure.subplots()
     names = list(values)[::-1]
@@ -44,20 +38,23 @@ def draw_bars(path: Path, values: Mapping[str, float], label: str, floor: float 
         axes.axvline(floor, color="0.3", linestyle=":", label=f"floor, {floor:.3g}")
         axes.legend(frameon=False)
     axes.set_xlabel(label)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def draw_lines(path: Path, lines: Sequence[Line], labels: tuple[str, str]) -> None:
-    """Draw lines over an axis of counts or shares."""
+def draw_lines(
+    path: Path, lines: Sequence[Line], labels: tuple[str, str], *, is_log: bool = False
+) -> None:
+    """Draw lines; `labels` are those of the x and y axes."""
     figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for name, over, values in lines:
-        axes.plot(over, values, marker="o", label=name)
+    for name, x, y in lines:
+        axes.plot(x, y, marker="o", label=name)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.set_ylim(bottom=0)
-    axes.grid(visible=True, alpha=0.2)
+    if is_log:
+        axes.loglog()
+    else:
+        axes.set_ylim(bottom=0)
+    axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)

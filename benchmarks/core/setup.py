@@ -1,4 +1,4 @@
-"""Where and in what lanes run: checkpoint, device, dtype; and what a row says of it."""
+"""What the lanes of a run share: checkpoint, device, dtype; and the columns that describe it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 import torch
 
-from benchmarks.core.environment import conditions
+from benchmarks.core.environment import environment
+from benchmarks.core.experiment import add_run_arguments
 from models.catalog import find_checkpoint
 from models.device import pick_dtype
 from models.hub import local_folder
@@ -21,8 +22,8 @@ _NAME = "measured"
 
 
 @dataclass(frozen=True)
-class Place:
-    """`tiny` is a folder with an `AutoencoderTiny` beside the checkpoint's own autoencoder."""
+class Setup:
+    """`tiny` is the folder of an `AutoencoderTiny` that comes with the checkpoint, if any."""
 
     checkpoint: Path
     device: str = "cpu"
@@ -40,38 +41,34 @@ class Place:
         return torch.device(self.device).type == "cuda"
 
     @property
-    def is_tiny_itself(self) -> bool:
-        """Whether the checkpoint's own autoencoder is an `AutoencoderTiny`."""
-        config = json.loads((self.checkpoint / "vae" / "config.json").read_text())
-        return bool(config["_class_name"] == "AutoencoderTiny")
-
-    @property
     def is_sdxl(self) -> bool:
         """Whether the checkpoint has the layout of SDXL."""
         return (self.checkpoint / "text_encoder_2").is_dir()
 
     @property
-    def streams(self) -> bool:
-        """Whether it can run StreamDiffusion's recipe: an `AutoencoderTiny`, and no SDXL."""
-        return (self.tiny is not None or self.is_tiny_itself) and not self.is_sdxl
+    def can_stream(self) -> bool:
+        """Whether StreamDiffusion's recipe can run: it needs an `AutoencoderTiny`, and no SDXL."""
+        config = json.loads((self.checkpoint / "vae" / "config.json").read_text())
+        has_tiny = self.tiny is not None or config["_class_name"] == "AutoencoderTiny"
+        return has_tiny and not self.is_sdxl
 
     def synchronise(self) -> None:
         if self.is_cuda:
             torch.cuda.synchronize()
 
     def model(self) -> dict[str, str]:
-        """Return the engine's settings that name this checkpoint with the autoencoder beside it."""
+        """Return the engine settings that select this checkpoint and its `AutoencoderTiny`."""
         if self.tiny is None:
             return {"model": str(self.checkpoint)}
         self.cache.mkdir(parents=True, exist_ok=True)
         catalog = self.cache / f"{self.checkpoint.name}.toml"
-        parts = {"source": str(self.checkpoint.resolve()), "tiny": str(self.tiny.resolve())}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in parts.items()]
+        folders = {"source": str(self.checkpoint.resolve()), "tiny": str(self.tiny.resolve())}
+        lines = [f"{name} = {json.dumps(value)}" for name, value in folders.items()]
         catalog.write_text("\n".join([f"[{_NAME}]", *lines, ""]))
         return {"model": _NAME, "catalog": str(catalog)}
 
     def conditions(self) -> dict[str, Any]:
-        """Return what stands beside every row that is measured here."""
+        """Return the columns that every row of this setup has."""
         return {
             "checkpoint": self.checkpoint.name,
             "card": torch.cuda.get_device_name(self.device) if self.is_cuda else "none",
@@ -80,7 +77,7 @@ class Place:
             "dtype": str(self.dtype).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "tune": self.tune,
-            **conditions(),
+            **environment(),
         }
 
 
@@ -93,31 +90,29 @@ def _driver() -> str:
     return ended.stdout.splitlines()[0].strip()
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, budget_s: float) -> None:
-    """Add what every measurement of lanes can be told."""
+def setup_parser(description: str | None, *, budget_s: float = 600) -> argparse.ArgumentParser:
+    """Return a parser with the arguments of every run and of its setup."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     pocket = local_folder(find_checkpoint("pocket"))
     parser.add_argument("--checkpoint", type=Path, default=pocket, help="see random_checkpoint")
-    parser.add_argument("--tiny", type=Path, help="an AutoencoderTiny; else CHECKPOINT/tiny")
+    parser.add_argument("--tiny", type=Path, help="an AutoencoderTiny; default CHECKPOINT/tiny")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--dtype", default="", help="else float16 on CUDA, float32 on a CPU")
-    parser.add_argument(
-        "--tune", choices=get_args(Tuning), default="kernels", help="as REFINE_TUNE"
-    )
+    parser.add_argument("--dtype", default="", help="default float16 on CUDA, float32 on a CPU")
+    parser.add_argument("--tune", choices=get_args(Tuning), default="kernels", help="REFINE_TUNE")
     parser.add_argument("--cache", type=Path, default=Path(".bench-cache"), help="compiled code")
-    parser.add_argument("--budget", type=float, default=budget_s, help="seconds, more or less")
-    parser.add_argument("--anew", action="store_true", help="measure what has a row already, too")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results")
+    add_run_arguments(parser, budget_s=budget_s)
+    return parser
 
 
-def place_of(arguments: argparse.Namespace) -> Place:
-    """Return the place that `add_arguments` were given.
+def setup_of(arguments: argparse.Namespace) -> Setup:
+    """Return the setup that arguments of `setup_parser` describe.
 
-    cuDNN keeps its first choice for each size of a convolution, whichever lane comes first: so all
-    lanes have theirs by timing, or none.
+    cuDNN keeps the first algorithm that it picks for a size of convolution, for the whole process.
+    All lanes pick by timing, or with `--tune off` none does.
     """
     torch.backends.cudnn.benchmark = arguments.tune != "off"
     beside = arguments.checkpoint / "tiny"
-    return Place(
+    return Setup(
         arguments.checkpoint,
         arguments.device,
         arguments.dtype or ("float32" if arguments.device == "cpu" else "float16"),

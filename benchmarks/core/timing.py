@@ -1,48 +1,52 @@
-"""Times of calls that take turns, so that a noisy moment meets all of them."""
+"""Interleaved calls: A-B-C-A-B-C, so that a noisy moment affects all of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from benchmarks.core.budget import Budget
+from benchmarks.core.experiment import Session
 
+T = TypeVar("T")
 Call = Callable[[], object]
 
-LEAST_ROUNDS = 3
-"""Fewer tell nothing. What is loaded and warm runs so often in any case, unless less was asked."""
+MIN_ROUNDS = 3
+"""Rounds that are run even when the budget is spent, unless fewer were asked for. Loading and
+compiling took longer than these, and fewer show nothing."""
 
 
-def take_turns(
-    calls: Mapping[str, Call],
+def interleave(
+    calls: Mapping[str, Callable[[], T]],
+    session: Session,
     *,
     rounds: int,
-    warm_ups: int,
-    budget: Budget,
-    synchronise: Callable[[], None] = lambda: None,
-    on_round: Callable[[], None] = lambda: None,
-) -> dict[str, list[float]]:
-    """Call each in turn, A-B-C-A-B-C, and return the seconds of its calls.
-
-    The budget ends it between two rounds, but not before there are enough to tell anything:
-    loading took longer than these.
-    """
-    seen: dict[str, list[float]] = {name: [] for name in calls}
+    warm_ups: int = 0,
+    title: str = "rounds",
+) -> dict[str, list[T]]:
+    """Call each once a round; return what the calls returned, without the warm-ups."""
+    returned: dict[str, list[T]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(warm_ups):
             call()
+    task = session.progress.add_task(title, total=rounds)
     for number in range(rounds):
-        if number >= LEAST_ROUNDS and budget.is_spent:
+        if number >= MIN_ROUNDS and session.budget.is_spent:
             break
         for name, call in calls.items():
-            seen[name].append(_seconds(call, synchronise))
-        on_round()
-    return seen
+            returned[name].append(call())
+        session.progress.advance(task)
+    return returned
 
 
-def _seconds(call: Call, synchronise: Callable[[], None]) -> float:
-    synchronise()
-    started = time.perf_counter()
-    call()
-    synchronise()
-    return time.perf_counter() - started
+def timed(call: Call, synchronise: Callable[[], None]) -> Callable[[], float]:
+    """Return a function that makes the call and returns its seconds."""
+
+    def seconds() -> float:
+        synchronise()
+        started = time.perf_counter()
+        call()
+        synchronise()
+        return time.perf_counter() - started
+
+    return seconds

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.core.setup import Place
-from benchmarks.lanes.base import DiffusersLane, PartedLane
+from benchmarks.core.setup import Setup
+from benchmarks.lanes.base import StagedLane
+from benchmarks.lanes.diffusers import DiffusersLane
 from benchmarks.lanes.engine import EngineLane
 
 
 @dataclass(frozen=True)
 class Rung:
-    """A way to make pictures, and what it adds to the rung below.
-
-    `make` takes a place and the pixels of a side; `is_here` tells whether a place has it.
-    """
+    """A lane, and what it adds to the rung below. `make` gets a setup and the side in pixels."""
 
     name: str
     adds: str
-    make: Callable[[Place, int], PartedLane]
-    is_here: Callable[[Place], bool] = lambda _: True
+    make: Callable[[Setup, int], StagedLane]
+    is_available: Callable[[Setup], bool] = lambda _: True
     is_tiny: bool = False
 
 
@@ -28,62 +26,57 @@ RUNGS = (
     Rung(
         "diffusers",
         "diffusers' own pipeline, eager",
-        lambda place, _: DiffusersLane(place, "diffusers"),
+        lambda setup, _: DiffusersLane(setup, "diffusers"),
     ),
     Rung(
         "our loop",
-        "schedule and tables made once, no sync in a step",
-        lambda place, size: EngineLane(place, "our loop", size=size, is_channels_last=False),
+        "schedule and tables made once, no device sync in a step",
+        lambda setup, size: EngineLane(setup, "our loop", size=size, is_channels_last=False),
     ),
     Rung(
         "channels-last",
-        "weights of convolutions with their channels last",
-        lambda place, size: EngineLane(place, "channels-last", size=size),
+        "channels-last weights of convolutions",
+        lambda setup, size: EngineLane(setup, "channels-last", size=size),
     ),
     Rung(
         "compiled",
         "UNet and autoencoder compiled as whole graphs",
-        lambda place, size: EngineLane(
-            place, "compiled", size=size, is_compiled=True, has_graphs=False, tune="off"
+        lambda setup, size: EngineLane(
+            setup, "compiled", size=size, is_compiled=True, has_graphs=False, tune="off"
         ),
     ),
     Rung(
         "CUDA graphs",
-        "and captured: one launch a step",
-        lambda place, size: EngineLane(
-            place, "CUDA graphs", size=size, is_compiled=True, tune="off"
+        "CUDA graphs: one launch a step",
+        lambda setup, size: EngineLane(
+            setup, "CUDA graphs", size=size, is_compiled=True, tune="off"
         ),
-        lambda place: place.is_cuda,
+        lambda setup: setup.is_cuda,
     ),
     Rung(
         "tuned",
-        "attention by the fastest kernel; with --tune max every kernel, and fused projections",
-        lambda place, size: EngineLane(place, "tuned", size=size, is_compiled=True),
-        lambda place: place.tune != "off",
+        "fastest attention kernel; with --tune max every kernel, and fused projections",
+        lambda setup, size: EngineLane(setup, "tuned", size=size, is_compiled=True),
+        lambda setup: setup.tune != "off",
     ),
     Rung(
         "TAESD",
-        "the small autoencoder beside the checkpoint's own",
-        lambda place, size: EngineLane(
-            place, "TAESD", size=size, is_compiled=True, autoencoder="tiny"
+        "the AutoencoderTiny that comes with the checkpoint",
+        lambda setup, size: EngineLane(
+            setup, "TAESD", size=size, is_compiled=True, autoencoder="tiny"
         ),
-        lambda place: place.tiny is not None,
+        lambda setup: setup.tiny is not None,
         is_tiny=True,
     ),
 )
 
 
-def rungs_of(place: Place, names: Sequence[str] = ()) -> list[Rung]:
-    """Return the rungs that a place has, from the ground up; of some names, the first always.
+def rungs_of(setup: Setup, names: Sequence[str] = ()) -> list[Rung]:
+    """Return the available rungs, bottom first, or those of some names and the first.
 
-    Raises ValueError for a name that no rung has.
+    Raises ValueError for an unknown name.
     """
     if unknown := set(names) - {rung.name for rung in RUNGS}:
         raise ValueError(f"no rung is called {', '.join(sorted(unknown))}")
-    here = [rung for rung in RUNGS if rung.is_here(place)]
-    return [rung for rung in here if not names or rung is here[0] or rung.name in names]
-
-
-def most_telling_first(rungs: Sequence[Rung]) -> list[Rung]:
-    """Return them so that a run which is cut has told the whole, and then the steps of it."""
-    return [*rungs[:1], *rungs[:0:-1]]
+    available = [rung for rung in RUNGS if rung.is_available(setup)]
+    return [rung for rung in available if not names or rung is available[0] or rung.name in names]

@@ -1,4 +1,4 @@
-"""Lane E without one of its ideas, as others do it, and with pictures as files of a format."""
+"""Our batching lane without one of its ideas, and with pictures encoded as files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from service.jobs import Finished, Job, Pixels
 _CODEC_THREADS = 4
 
 
-class AlikeLane:
-    """Batching of requests: only those with equal steps, strength and guidance share UNet calls.
+class RequestBatchedLane:
+    """Request-level batching: only equal steps, strength, guidance and size share UNet calls.
 
-    They begin together and end together, and whoever is of another kind waits for them.
+    Requests of a batch start and end together; those of another kind wait.
     """
 
     def __init__(self, lane: EngineLane, name: str) -> None:
@@ -30,15 +30,15 @@ class AlikeLane:
     def run(self, jobs: Sequence[Job]) -> list[float]:
         started, seconds = time.perf_counter(), []
         self.unet_calls = self.unet_rows = 0
-        for alike in group_alike(jobs):
-            seconds += [time.perf_counter() - started for _ in self._lane.finished(alike)]
+        for batch in equal_batches(jobs):
+            seconds += [time.perf_counter() - started for _ in self._lane.finished(batch)]
             self.unet_calls += self._lane.unet_calls
             self.unet_rows += self._lane.unet_rows
         return seconds
 
 
-def group_alike(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the jobs by what a batch of whole requests must have in common, as they came."""
+def equal_batches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Group jobs by what a request-level batch must have in common, in order of arrival."""
     groups: dict[tuple[float, ...], list[Job]] = {}
     for job in jobs:
         params = job.params
@@ -49,7 +49,7 @@ def group_alike(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 class EncodedLane:
-    """Pictures as files of a format, made by a pool of threads beside the engine, as in a front."""
+    """Pictures as files, encoded by a thread pool beside the engine, as in the front."""
 
     def __init__(self, lane: EngineLane, name: str, output: Format) -> None:
         self.name = name

@@ -1,45 +1,43 @@
-"""Who is held against whom: the lanes of the protocol by their letters, and ablations of E."""
+"""All lanes by name, what each is, and when it is available."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
-from benchmarks.core.setup import Place
-from benchmarks.lanes.ablations import AlikeLane, EncodedLane
-from benchmarks.lanes.base import DiffusersLane, Lane
+from benchmarks.core.setup import Setup
+from benchmarks.lanes.ablations import EncodedLane, RequestBatchedLane
+from benchmarks.lanes.base import Lane
+from benchmarks.lanes.diffusers import DiffusersLane
 from benchmarks.lanes.engine import EngineLane
-from benchmarks.lanes.isolated import ApartLane
+from benchmarks.lanes.isolated import IsolatedLane
 from benchmarks.lanes.stream_diffusion import StreamLane
 
 
 @dataclass
-class Team:
-    """What lanes of one run are made with; those that differ outside of the engine share it."""
+class LaneFactory:
+    """What the lanes of one run are made with. Lanes that differ outside the engine share it."""
 
-    place: Place
+    setup: Setup
     size: int
     max_batch: int
     is_compiled: bool
-    _batching: EngineLane | None = None
 
-    def batching(self) -> EngineLane:
-        """Return lane E, loaded once."""
-        if self._batching is None:
-            self._batching = self.engine("E", self.max_batch)
-        return self._batching
+    @cached_property
+    def batched(self) -> EngineLane:
+        return self.engine("ours-batched", self.max_batch)
 
-    def diffusers(self, name: str) -> Lane:
-        """Return diffusers, eager; on a CPU in a process of its own, with malloc as it comes."""
-        make = partial(DiffusersLane, self.place, name)
-        return make() if self.place.is_cuda else ApartLane(name, make)
+    def diffusers_eager(self) -> Lane:
+        """Return eager diffusers. On a CPU it has its own process, with malloc's defaults."""
+        make = partial(DiffusersLane, self.setup, DIFFUSERS_EAGER)
+        return make() if self.setup.is_cuda else IsolatedLane(DIFFUSERS_EAGER, make)
 
     def engine(
         self, name: str, max_batch: int, *, has_graphs: bool = True, is_tiny: bool = False
     ) -> EngineLane:
         return EngineLane(
-            self.place,
+            self.setup,
             name,
             max_batch=max_batch,
             size=self.size,
@@ -50,74 +48,87 @@ class Team:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A lane by its letter, what it is, and whether a team has it."""
+class LaneSpec:
+    """A lane by its name, how to make it, and whether a factory can."""
 
-    letter: str
-    what: str
-    make: Callable[[Team], Lane]
-    is_here: Callable[[Team], bool] = lambda _: True
+    name: str
+    description: str
+    make: Callable[[LaneFactory], Lane]
+    is_available: Callable[[LaneFactory], bool] = lambda _: True
 
 
-CROWD = (
-    Contender("A", "diffusers, eager", lambda team: team.diffusers("A")),
-    Contender("E", "ours, batching at the step", lambda team: team.batching()),
-    Contender(
-        "B",
-        "diffusers, channels-last and max-autotuned",
-        lambda team: DiffusersLane(team.place, "B", is_tuned=True),
-        lambda team: team.is_compiled,
+DIFFUSERS_EAGER, DIFFUSERS_COMPILED = "diffusers-eager", "diffusers-compiled"
+STREAM_DIFFUSION = "stream-diffusion"
+
+REQUEST_LANES = (
+    LaneSpec(DIFFUSERS_EAGER, "diffusers, eager", lambda factory: factory.diffusers_eager()),
+    LaneSpec("ours-batched", "ours, step-level batching", lambda factory: factory.batched),
+    LaneSpec(
+        DIFFUSERS_COMPILED,
+        "diffusers, channels-last, compiled with max-autotune",
+        lambda factory: DiffusersLane(factory.setup, DIFFUSERS_COMPILED, is_compiled=True),
+        lambda factory: factory.is_compiled,
     ),
-    Contender("D", "ours, one request at a time", lambda team: team.engine("D", 1)),
-    Contender(
-        "A-held",
-        "A, with the engine's way to hold memory",
-        lambda team: DiffusersLane(team.place, "A-held"),
-        lambda team: not team.place.is_cuda,
+    LaneSpec(
+        "ours-sequential",
+        "ours, one request at a time",
+        lambda factory: factory.engine("ours-sequential", 1),
     ),
-    Contender(
-        "E-alike",
-        "E, batching only requests with equal steps, strength and guidance",
-        lambda team: AlikeLane(team.batching(), "E-alike"),
+    LaneSpec(
+        "diffusers-eager-held-memory",
+        "diffusers, eager, with the engine's malloc settings",
+        lambda factory: DiffusersLane(factory.setup, "diffusers-eager-held-memory"),
+        lambda factory: not factory.setup.is_cuda,
     ),
-    Contender(
-        "E-jpeg",
-        "E, and each picture a JPEG",
-        lambda team: EncodedLane(team.batching(), "E-jpeg", "jpeg"),
+    LaneSpec(
+        "ours-request-batched",
+        "ours, batching only requests with equal steps, strength and guidance",
+        lambda factory: RequestBatchedLane(factory.batched, "ours-request-batched"),
     ),
-    Contender(
-        "E-png",
-        "E, and each picture a PNG",
-        lambda team: EncodedLane(team.batching(), "E-png", "png"),
+    LaneSpec(
+        "ours-batched-jpeg",
+        "ours-batched, each picture encoded as JPEG",
+        lambda factory: EncodedLane(factory.batched, "ours-batched-jpeg", "jpeg"),
     ),
-    Contender(
-        "E-no-graphs",
-        "E, compiled but without CUDA graphs",
-        lambda team: team.engine("E-no-graphs", team.max_batch, has_graphs=False),
-        lambda team: team.is_compiled and team.place.is_cuda,
+    LaneSpec(
+        "ours-batched-png",
+        "ours-batched, each picture encoded as PNG",
+        lambda factory: EncodedLane(factory.batched, "ours-batched-png", "png"),
+    ),
+    LaneSpec(
+        "ours-batched-no-graphs",
+        "ours-batched, compiled, without CUDA graphs",
+        lambda factory: factory.engine(
+            "ours-batched-no-graphs", factory.max_batch, has_graphs=False
+        ),
+        lambda factory: factory.is_compiled and factory.setup.is_cuda,
     ),
 )
-"""One request, and many users at once; the most telling first, and A what all are held against."""
+"""Lanes for one request and for many users at once; the most informative first."""
 
-STREAM = (
-    Contender(
-        "C",
+STREAM_LANES = (
+    LaneSpec(
+        STREAM_DIFFUSION,
         "StreamDiffusion's recipe: stream batch and TAESD",
-        lambda team: StreamLane(team.place, "C", is_tuned=team.is_compiled),
+        lambda factory: StreamLane(
+            factory.setup, STREAM_DIFFUSION, is_compiled=factory.is_compiled
+        ),
+        lambda factory: factory.setup.can_stream,
     ),
-    Contender(
-        "F",
+    LaneSpec(
+        "ours-taesd",
         "ours with TAESD",
-        lambda team: team.engine("F", team.max_batch, is_tiny=True),
+        lambda factory: factory.engine("ours-taesd", factory.max_batch, is_tiny=True),
+        lambda factory: factory.setup.can_stream,
     ),
 )
-"""One user's stream of frames, with an `AutoencoderTiny` on both sides."""
+"""Lanes for one user's stream of frames, all with an `AutoencoderTiny`."""
 
 
-def contenders_of(
-    contenders: Sequence[Contender], team: Team, letters: Sequence[str] = ()
-) -> list[Contender]:
-    """Return those that a team has; of some letters alone, the first one always beside them."""
-    here = [one for one in contenders if one.is_here(team)]
-    wanted = [one for one in here if not letters or one.letter in letters]
-    return [*here[:1], *(one for one in wanted if one is not here[0])] if wanted else []
+def select(
+    specs: Sequence[LaneSpec], factory: LaneFactory, names: Sequence[str] = ()
+) -> list[LaneSpec]:
+    """Return the available lanes, or those of some names and the first, the base of all ratios."""
+    available = [spec for spec in specs if spec.is_available(factory)]
+    wanted = [spec for spec in available if not names or spec.name in names]
+    return [spec for spec in available if spec in wanted or spec is available[0]] if wanted else []

@@ -1,195 +1,190 @@
-"""Lanes timed in turn; a row for each."""
+"""Lanes timed in turn: a single request, many users at once, and one user's stream."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, cast
+from abc import abstractmethod
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
 
-from rich.progress import Progress
-
-from benchmarks.core.budget import Budget
+from benchmarks.core.experiment import Case, Experiment, Session
 from benchmarks.core.jobs import make_job, mixed_jobs, stream_jobs
-from benchmarks.core.rows import Results, Row
-from benchmarks.core.timing import Call, take_turns
-from benchmarks.lanes.base import Lane
-from benchmarks.lanes.registry import Contender, Team
-from benchmarks.peers.verification import enter
+from benchmarks.core.report import draw_bars
+from benchmarks.core.rows import Row
+from benchmarks.core.timing import interleave
+from benchmarks.lanes.base import Lane, StreamingLane
+from benchmarks.lanes.registry import (
+    DIFFUSERS_COMPILED,
+    DIFFUSERS_EAGER,
+    REQUEST_LANES,
+    STREAM_DIFFUSION,
+    STREAM_LANES,
+    LaneFactory,
+    LaneSpec,
+    select,
+)
+from benchmarks.peers.verification import load_verified
 from service.bench.report import percentile
 from service.jobs import Job
 
-CROWD_COLUMNS = (
-    "lane", "what", "lone_p50_ms", "lone_p95_ms", "time_against_a", "crowd_p50_ms", "crowd_p99_ms",
-    "pictures_per_s", "rate_against_a", "rate_against_b", "unet_calls", "unet_rows",
-)  # fmt: skip
-STREAM_COLUMNS = (
-    "lane", "what", "lone_p50_ms", "lone_p95_ms", "frames_per_s", "frame_p50_ms", "frame_p99_ms",
-    "time_against_c", "rate_against_c",
-)  # fmt: skip
 
-_LOADING_SHARE = 0.6
+@dataclass(frozen=True)
+class Sample:
+    """One call of a lane: seconds of each picture, pictures a second, and its UNet calls."""
 
-
-class Streaming(Lane, Protocol):
-    """A lane that takes frames of one user, each on its way while others are."""
-
-    def stream(self, frames: Sequence[Job], in_flight: int) -> tuple[float, list[float]]: ...
-
-
-@dataclass
-class Times:
-    """Seconds of a lane: of lone requests; of each in a crowd, and of the last; a second's rate."""
-
-    lone_s: list[float] = field(default_factory=list)
-    each_s: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    latencies_s: list[float]
+    pictures_per_s: float
     unet_calls: int = 0
     unet_rows: int = 0
 
-    def forget(self) -> None:
-        """Drop what warm-ups have left."""
-        for seconds in (self.lone_s, self.each_s, self.rates):
-            seconds.clear()
 
-    @property
-    def lone_ms(self) -> float:
-        return 1000 * statistics.median(self.lone_s)
+class Seen:
+    """The samples of one lane."""
 
-    @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
+    def __init__(self, single: Sequence[Sample], many: Sequence[Sample]) -> None:
+        self.single_s = [sample.latencies_s[0] for sample in single]
+        self.single_ms = 1000 * statistics.median(self.single_s)
+        self.many_s = [second for sample in many for second in sample.latencies_s]
+        self.pictures_per_s = statistics.median(sample.pictures_per_s for sample in many)
+        self.last, self.rounds = many[-1], len(many)
 
-
-MakeRows = Callable[[Sequence[Contender], dict[str, Times]], list[Row]]
+    def many_ms(self, share: float) -> float:
+        return round(1000 * percentile(self.many_s, share), 1)
 
 
-@dataclass(frozen=True)
-class Race:
-    """What the lanes are given, and how often."""
+class Comparison(Experiment):
+    """Lanes side by side. The first lane is the base of the ratios and runs in every comparison."""
 
-    team: Team
-    steps: int
-    users: int
-    frames: int
-    rounds: int
-    warm_ups: int
-    faults: dict[str, str] = field(default_factory=dict)  # by the letter of a lane
+    key = ("lane",)
 
-    def run(
-        self,
-        contenders: Sequence[Contender],
-        results: Results,
-        budget: Budget,
-        progress: Progress,
-        to_rows: MakeRows,
+    def __init__(
+        self, factory: LaneFactory, lanes: Sequence[LaneSpec], arguments: Namespace, **also: object
     ) -> None:
-        """Time who has no row yet, beside the first; keep the rows, and who may not have one."""
-        left = {one.letter for one in contenders if not results.is_done(lane=one.letter)}
-        if not left or budget.is_spent:
-            return
-        wanted = [one for one in contenders if one.letter in left or one is contenders[0]]
-        loading = budget.part(_LOADING_SHARE)
-        lanes, faults = enter(wanted, self.team, self._probe(), loading, progress)
+        setup = factory.setup
+        described = {
+            "steps": arguments.steps,
+            "size": factory.size,
+            "max_batch": factory.max_batch,
+            "is_compiled": factory.is_compiled,
+        }
+        super().__init__({**also, **described, **setup.conditions()})
+        self.arguments = arguments
+        self._factory = factory
+        self._specs = select(lanes, factory, arguments.lanes)
+
+    def groups(self) -> Sequence[Sequence[Case]]:
+        return [[{"lane": spec.name} for spec in self._specs]]
+
+    def run(self, cases: Sequence[Case], session: Session) -> Iterator[Row]:
+        base, *others = self._specs
+        specs = [base, *(spec for spec in others if {"lane": spec.name} in cases)]
+        arguments, size = self.arguments, self._factory.size
+        probe = make_job(7, size=size, steps=arguments.steps)
+        lanes, faults = load_verified(specs, self._factory, probe, session)
         self.faults.update(faults)
-        is_stream = to_rows is stream_rows
-        times = self._time(lanes, budget, progress, is_stream=is_stream)
-        for row in to_rows([one for one in wanted if one.letter in times], times):
-            if row["lane"] in left:
-                results.add(row)
+        job = make_job(3, size=size, steps=arguments.steps)
+        samples = interleave(
+            {(name, "single"): partial(run_jobs, lane, [job]) for name, lane in lanes.items()}
+            | {(name, "many"): partial(self.run_many, lane) for name, lane in lanes.items()},
+            session,
+            rounds=arguments.rounds,
+            warm_ups=arguments.warm_ups,
+        )
+        seen = {name: Seen(samples[name, "single"], samples[name, "many"]) for name in lanes}
+        for spec in specs:
+            if spec.name in lanes and {"lane": spec.name} in cases:
+                one = seen[spec.name]
+                yield {
+                    "lane": spec.name,
+                    "description": spec.description,
+                    "single_p50_ms": round(one.single_ms, 2),
+                    "single_p95_ms": round(1000 * percentile(one.single_s, 0.95), 2),
+                    "rounds": one.rounds,
+                    **self.row(one, seen),
+                }
 
-    def _probe(self) -> Job:
-        return make_job(7, size=self.team.size, steps=self.steps)
+    @abstractmethod
+    def run_many(self, lane: Lane) -> Sample:
+        """Run the pictures whose rate is measured."""
 
-    def _time(
-        self, lanes: dict[str, Lane], budget: Budget, progress: Progress, *, is_stream: bool
-    ) -> dict[str, Times]:
-        times = {letter: Times() for letter in lanes}
-        calls: dict[str, Call] = {}
-        for letter, lane in lanes.items():
-            calls[f"{letter}, alone"] = self._alone(lane, times[letter])
-        for letter, lane in lanes.items():
-            together = self._stream if is_stream else self._crowd
-            calls[f"{letter}, together"] = together(lane, times[letter])
-        task = progress.add_task("rounds", total=self.rounds)
-        for call in [*calls.values()] * self.warm_ups:
-            call()
-        for one in times.values():
-            one.forget()
-        take_turns(
-            calls, rounds=self.rounds, warm_ups=0, budget=budget,
-            synchronise=self.team.place.synchronise, on_round=lambda: progress.advance(task),
-        )  # fmt: skip
-        return times
-
-    def _alone(self, lane: Lane, times: Times) -> Call:
-        job = make_job(3, size=self.team.size, steps=self.steps)
-
-        def call() -> None:
-            times.lone_s += lane.run([job])
-
-        return call
-
-    def _crowd(self, lane: Lane, times: Times) -> Call:
-        jobs = mixed_jobs(self.users, self.team.size)
-
-        def call() -> None:
-            seconds = lane.run(jobs)
-            times.each_s += seconds
-            times.rates.append(len(seconds) / max(seconds))
-            times.unet_calls, times.unet_rows = lane.unet_calls, lane.unet_rows
-
-        return call
-
-    def _stream(self, lane: Lane, times: Times) -> Call:
-        frames = stream_jobs(self.frames, self.team.size, self.steps)
-
-        def call() -> None:
-            seconds, latencies = cast("Streaming", lane).stream(frames, self.steps)
-            times.each_s += latencies
-            times.rates.append(len(latencies) / seconds)
-
-        return call
+    @abstractmethod
+    def row(self, one: Seen, seen: dict[str, Seen]) -> Row:
+        """Return the columns of this comparison."""
 
 
-def crowd_rows(contenders: Sequence[Contender], times: dict[str, Times]) -> list[Row]:
-    first, tuned = times["A"], times.get("B")
-    return [
-        {
-            **_lone_row(one, times[one.letter]),
-            "time_against_a": round(times[one.letter].lone_ms / first.lone_ms, 3),
-            "crowd_p50_ms": round(1000 * statistics.median(times[one.letter].each_s), 1),
-            "crowd_p99_ms": round(1000 * percentile(times[one.letter].each_s, 0.99), 1),
-            "pictures_per_s": round(times[one.letter].rate, 3),
-            "rate_against_a": round(times[one.letter].rate / first.rate, 3),
-            "rate_against_b": round(times[one.letter].rate / tuned.rate, 3) if tuned else "",
-            "unet_calls": times[one.letter].unet_calls,
-            "unet_rows": times[one.letter].unet_rows,
+class ConcurrentRequests(Comparison):
+    """A single request, and mixed requests of many users at once."""
+
+    title = "a single request, and many users at once"
+    table = "peers"
+    columns = (
+        "lane", "description", "single_p50_ms", "single_p95_ms", "time_vs_diffusers_eager",
+        "concurrent_p50_ms", "concurrent_p99_ms", "pictures_per_s", "rate_vs_diffusers_eager",
+        "rate_vs_diffusers_compiled", "unet_calls", "unet_rows",
+    )  # fmt: skip
+
+    def __init__(self, factory: LaneFactory, arguments: Namespace) -> None:
+        super().__init__(factory, REQUEST_LANES, arguments, users=arguments.users)
+
+    def run_many(self, lane: Lane) -> Sample:
+        return run_jobs(lane, mixed_jobs(self.arguments.users, self.arguments.size))
+
+    def row(self, one: Seen, seen: dict[str, Seen]) -> Row:
+        eager, compiled = seen[DIFFUSERS_EAGER], seen.get(DIFFUSERS_COMPILED)
+        return {
+            "time_vs_diffusers_eager": round(one.single_ms / eager.single_ms, 3),
+            "concurrent_p50_ms": one.many_ms(0.5),
+            "concurrent_p99_ms": one.many_ms(0.99),
+            "pictures_per_s": round(one.pictures_per_s, 3),
+            "rate_vs_diffusers_eager": round(one.pictures_per_s / eager.pictures_per_s, 3),
+            "rate_vs_diffusers_compiled": (
+                round(one.pictures_per_s / compiled.pictures_per_s, 3) if compiled else ""
+            ),
+            "unet_calls": one.last.unet_calls,
+            "unet_rows": one.last.unet_rows,
         }
-        for one in contenders
-    ]
+
+    def plot(self, rows: Sequence[Row], folder: Path) -> None:
+        values = {str(row["lane"]): float(row["pictures_per_s"]) for row in rows}
+        label = f"pictures a second, {self.arguments.users} users at once"
+        draw_bars(folder / "peers.png", values, label)
 
 
-def stream_rows(contenders: Sequence[Contender], times: dict[str, Times]) -> list[Row]:
-    first = times["C"]
-    return [
-        {
-            **_lone_row(one, times[one.letter]),
-            "frames_per_s": round(times[one.letter].rate, 3),
-            "frame_p50_ms": round(1000 * statistics.median(times[one.letter].each_s), 1),
-            "frame_p99_ms": round(1000 * percentile(times[one.letter].each_s, 0.99), 1),
-            "time_against_c": round(times[one.letter].lone_ms / first.lone_ms, 3),
-            "rate_against_c": round(times[one.letter].rate / first.rate, 3),
+class UserStream(Comparison):
+    """A single picture, and frames of one user, as many in flight as there are steps."""
+
+    title = "one user's stream"
+    table = "stream"
+    columns = (
+        "lane", "description", "single_p50_ms", "single_p95_ms", "frames_per_s", "frame_p50_ms",
+        "frame_p99_ms", "time_vs_stream_diffusion", "rate_vs_stream_diffusion",
+    )  # fmt: skip
+
+    def __init__(self, factory: LaneFactory, arguments: Namespace) -> None:
+        super().__init__(factory, STREAM_LANES, arguments)
+
+    def run_many(self, lane: Lane) -> Sample:
+        arguments = self.arguments
+        frames = stream_jobs(arguments.frames, arguments.size, arguments.steps)
+        seconds, latencies = cast("StreamingLane", lane).stream(frames, arguments.steps)
+        return Sample(latencies, len(latencies) / seconds)
+
+    def row(self, one: Seen, seen: dict[str, Seen]) -> Row:
+        base = seen[STREAM_DIFFUSION]
+        return {
+            "frames_per_s": round(one.pictures_per_s, 3),
+            "frame_p50_ms": one.many_ms(0.5),
+            "frame_p99_ms": one.many_ms(0.99),
+            "time_vs_stream_diffusion": round(one.single_ms / base.single_ms, 3),
+            "rate_vs_stream_diffusion": round(one.pictures_per_s / base.pictures_per_s, 3),
         }
-        for one in contenders
-    ]
 
 
-def _lone_row(one: Contender, times: Times) -> Row:
-    return {
-        "lane": one.letter,
-        "what": one.what,
-        "lone_p50_ms": round(times.lone_ms, 2),
-        "lone_p95_ms": round(1000 * percentile(times.lone_s, 0.95), 2),
-        "rounds": len(times.rates),
-    }
+def run_jobs(lane: Lane, jobs: Sequence[Job]) -> Sample:
+    """Run jobs at once."""
+    seconds = lane.run(jobs)
+    return Sample(seconds, len(seconds) / max(seconds), lane.unet_calls, lane.unet_rows)

@@ -1,96 +1,81 @@
-"""How long a start takes: to ready, and to the first picture, with and without compiled code."""
+"""How long a start takes, to ready and to the first picture, with and without compiled code."""
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
-from rich.progress import Progress
-
-from benchmarks.core.budget import Budget
-from benchmarks.core.rows import Results, Row
-from benchmarks.service.served import Served, served
+from benchmarks.core.experiment import Case, Experiment, Session
+from benchmarks.core.rows import Row
+from benchmarks.service.served import served
 from service.bench.load import Target
 from service.bench.trace import Trace
 
-KEY = ("start",)
-COLUMNS = ("start", "ready_s", "first_picture_s", "second_picture_s")
-_COMPILES_WITHIN_S = 3600.0
+_READY_WITHIN_S = 3600.0  # it may compile first
+_RESTORED = "full, cache restored"
+
+STARTS = {"eager": "off"}
+COMPILED_STARTS = {
+    "background, cache empty": "background", "full, cache empty": "full", _RESTORED: "full",
+}  # fmt: skip
+"""REFINE_COMPILE by the name of a start."""
 
 
-@dataclass(frozen=True)
-class Start:
-    """A start by its name, with the engine's `compile`; `is_restored` finds what one has made."""
+class ColdStart(Experiment):
+    """Starts of the service with some settings.
 
-    name: str
-    compile: str = "off"
-    is_restored: bool = False
-
-
-EAGER = (Start("eager"),)
-COMPILED = (
-    Start("background, cache empty", "background"),
-    Start("full, cache empty", "full"),
-    Start("full, cache restored", "full", is_restored=True),
-)
-
-
-def left_of(starts: Sequence[Start], results: Results) -> list[Start]:
-    """Return the starts that have no row yet."""
-    return [start for start in starts if not results.is_done(start=start.name)]
-
-
-def measure_starts(
-    starts: Sequence[Start],
-    settings: Mapping[str, str],
-    results: Results,
-    budget: Budget,
-    progress: Progress,
-) -> None:
-    """Start the service in each way that has no row yet, until the budget is spent.
-
-    A restored cache is that which the start before it in this run has filled, else one is filled
-    for it first. The files of checkpoint and libraries are in the machine's memory, mostly.
+    The restored cache is that of the start before it in this run, or else is made for it first.
+    The files of checkpoint and libraries are mostly in the machine's memory.
     """
-    left = left_of(starts, results)
-    task = progress.add_task("starts", total=len(left))
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "kept"
-        for number, start in enumerate(left):
-            if budget.is_spent:
-                break
-            progress.update(task, description=start.name)
-            cache = kept if start.compile == "full" else Path(folder) / str(number)
-            if start.is_restored and not kept.exists():
-                _start(start, settings, kept)
-            results.add({"start": start.name, **_start(start, settings, cache)})
-            progress.advance(task)
+
+    title = "starts"
+    table = "start"
+    key = ("start",)
+    columns = ("start", "ready_s", "first_picture_s", "second_picture_s")
+
+    def __init__(
+        self, settings: Mapping[str, str], conditions: Mapping[str, Any], *, is_compiled: bool
+    ) -> None:
+        super().__init__(conditions)
+        self._settings = settings
+        self._starts = STARTS | (COMPILED_STARTS if is_compiled else {})
+
+    def groups(self) -> Sequence[Sequence[Case]]:
+        return [[{"start": name} for name in self._starts]]
+
+    def run(self, cases: Sequence[Case], session: Session) -> Iterator[Row]:
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Path(folder) / "full"
+            for case in session.each(cases, "starts"):
+                name = case["start"]
+                if name == _RESTORED and not kept.exists():
+                    self._start("full", kept)
+                mode = self._starts[name]
+                yield {**case, **self._start(mode, Path(folder) / mode)}
+
+    def _start(self, mode: str, cache: Path) -> Row:
+        ours = {"REFINE_COMPILE": mode, "REFINE_CACHE_DIR": str(cache)}
+        with served({**self._settings, **ours}, ready_within_s=_READY_WITHIN_S) as service:
+            first_s, second_s = asyncio.run(_first_pictures(service.url))
+            return {
+                "ready_s": round(service.ready_s, 2),
+                "first_picture_s": round(service.ready_s + first_s, 2),
+                "second_picture_s": round(second_s, 3),
+            }
 
 
-def _start(start: Start, settings: Mapping[str, str], cache: Path) -> Row:
-    ours = {"REFINE_COMPILE": start.compile, "REFINE_CACHE_DIR": str(cache)}
-    with served({**settings, **ours}, ready_within_s=_COMPILES_WITHIN_S) as service:
-        first_s, second_s = asyncio.run(_first_pictures(service))
-        return {
-            "ready_s": round(service.ready_s, 2),
-            "first_picture_s": round(service.ready_s + first_s, 2),
-            "second_picture_s": round(second_s, 3),
-        }
-
-
-async def _first_pictures(service: Served) -> tuple[float, float]:
-    """Return the seconds of the first two requests. Raises SystemExit for a refusal."""
-    target, bodies, seconds = Target(service.url), Trace().bodies(), []
+async def _first_pictures(url: str) -> list[float]:
+    """Return the seconds of the first two requests. Raises RuntimeError if one is refused."""
+    target, bodies, seconds = Target(url), Trace().bodies(), []
     async with target.client() as http:
         for _ in range(2):
-            body = next(bodies)
-            sample = await target.ask(http, body, time.perf_counter())
+            sample = await target.ask(http, next(bodies), time.perf_counter())
             if sample.status != HTTPStatus.OK:
-                raise SystemExit(f"the first requests were answered {sample.status}")
+                raise RuntimeError(f"a first request was answered {sample.status}, expected 200")
             seconds.append(sample.latency_ms / 1000)
-    return seconds[0], seconds[1]
+    return seconds

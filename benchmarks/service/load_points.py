@@ -1,113 +1,111 @@
-"""A service under load, point by point: users who ask again, requests that come by themselves."""
+"""A service under load: closed loops of users, and an open loop at shares of capacity."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from rich.progress import Progress
-
-from benchmarks.core.budget import Budget
-from benchmarks.core.rows import Results, Row
+from benchmarks.core.experiment import Case, Experiment, Session
+from benchmarks.core.report import draw_lines
+from benchmarks.core.rows import Row
 from service.bench.load import Load, Target, run_load
 from service.bench.report import figures
 from service.bench.trace import Trace
 
-KEY = ("loop", "trace", "users", "share")
-COLUMNS = (
-    *KEY, "rate", "pictures_per_s", "goodput_per_s", "limit_ms", "p50_ms", "p95_ms", "p99_ms",
-    "outside_engine_p50_ms", "answers",
-)  # fmt: skip
-_WARM_UP_S = 5.0
 UNIFORM, MIXED = "4 steps at 512", "mixed"
+_WARM_UP_S = 5.0
 
 
-@dataclass(frozen=True)
-class Point:
-    """A load: so many `users` in a closed loop, or a `share` of capacity in an open one."""
+class LoadPoints(Experiment):
+    """Loads of `seconds` each on one server, which `serve` starts.
 
-    trace: str
-    users: int = 0
-    share: float = 0.0
-
-    @property
-    def key(self) -> Row:
-        return {
-            "loop": "closed" if self.users else "open",
-            "trace": self.trace,
-            "users": self.users,
-            "share": self.share,
-        }
-
-    def __str__(self) -> str:
-        how = f"{self.users} users" if self.users else f"{self.share:.0%} of capacity"
-        return f"{how}, {self.trace}"
-
-
-def points(users: Sequence[int], shares: Sequence[float]) -> list[Point]:
-    """Return the points of a run, the most telling first: what the capacity is, comes before all.
-
-    Capacity is what the most users of a closed loop are served of the mixed trace.
+    A case is a number of users in a closed loop, or a share of capacity in an open one. Capacity is
+    `capacity_per_s`, or what the most users of a closed loop get of the mixed requests.
     """
-    most = max(users)
-    rest = sorted(set(users) - {most}, reverse=True)
-    return [
-        Point(MIXED, users=most),
-        *(Point(MIXED, share=share) for share in sorted(shares, key=lambda share: -share)),
-        *(Point(UNIFORM, users=number) for number in (most, *rest[::-1])),
-    ]
 
+    title = "under load"
+    table = "load"
+    key = ("loop", "trace", "users", "share")
+    columns = (
+        *key, "rate", "pictures_per_s", "goodput_per_s", "limit_ms", "p50_ms", "p95_ms", "p99_ms",
+        "outside_engine_p50_ms", "answers",
+    )  # fmt: skip
 
-@dataclass(frozen=True)
-class Loader:
-    """Puts loads on a service, for `seconds` each, and keeps a row of each."""
+    def __init__(
+        self,
+        serve: Callable[[], AbstractContextManager[str]],
+        conditions: Mapping[str, Any],
+        *,
+        users: Sequence[int],
+        shares: Sequence[float],
+        seconds: float,
+        limit_ms: float,
+        capacity_per_s: float = 0.0,
+        key: str = "",
+    ) -> None:
+        super().__init__(conditions)
+        self._serve, self._target = serve, Target("", key=key)
+        self._users, self._shares = users, shares
+        self._seconds, self._limit_ms, self._capacity_per_s = seconds, limit_ms, capacity_per_s
 
-    target: Target
-    results: Results
-    seconds: float
-    limit_ms: float
-    capacity_per_s: float = 0.0  # 0: what `points` says
-    steps: int = 4
+    def groups(self) -> Sequence[Sequence[Case]]:
+        """Return capacity first, then overload and the other shares, then the uniform loops."""
+        most = max(self._users)
+        others = sorted(set(self._users) - {most})
+        return [
+            [
+                closed_loop(MIXED, most),
+                *(open_loop(share) for share in sorted(self._shares, reverse=True)),
+                *(closed_loop(UNIFORM, users) for users in (most, *others)),
+            ]
+        ]
 
-    def at(self, url: str) -> Loader:
-        """Return the same for a server that is there now."""
-        return replace(self, target=replace(self.target, url=url))
-
-    def warm_up(self) -> None:
-        """Let the server meet each shape and prompt once, unseen."""
-        load = Load(users=1, seconds=min(_WARM_UP_S, self.seconds))
-        asyncio.run(run_load(self.target, Trace(is_mixed=True, steps=self.steps).bodies(), load))
-
-    def left(self, wanted: Sequence[Point]) -> list[Point]:
-        """Return the points that have no row yet."""
-        return [point for point in wanted if not self.results.is_done(**point.key)]
-
-    def run(self, wanted: Sequence[Point], budget: Budget, progress: Progress) -> None:
-        """Measure the points that have no row yet, until the budget is spent."""
-        left = self.left(wanted)
-        task = progress.add_task("loads", total=len(left))
-        for point in left:
-            if budget.is_spent:
-                break
-            progress.update(task, description=str(point))
-            self.results.add(self._measure(point))
-            progress.advance(task)
-
-    def _measure(self, point: Point) -> Row:
-        rate = None if point.users else round(point.share * self.capacity(), 3)
-        load = Load(users=point.users, rate=rate, seconds=self.seconds)
-        trace = Trace(is_mixed=point.trace == MIXED, steps=self.steps)
-        run = asyncio.run(run_load(self.target, trace.bodies(), load))
-        return {**point.key, "rate": rate or 0, **figures(run, self.limit_ms)}
+    def run(self, cases: Sequence[Case], session: Session) -> Iterator[Row]:
+        with self._serve() as url:
+            target = replace(self._target, url=url)
+            warm_up = Load(users=1, seconds=min(_WARM_UP_S, self._seconds))
+            asyncio.run(run_load(target, Trace(is_mixed=True).bodies(), warm_up))
+            for case in session.each(cases, "loads"):
+                share, users = case["share"], case["users"]
+                rate = round(share * self.capacity(), 3) if share else None
+                load = Load(users=users, rate=rate, seconds=self._seconds)
+                trace = Trace(is_mixed=case["trace"] == MIXED)
+                run = asyncio.run(run_load(target, trace.bodies(), load))
+                yield {**case, "rate": rate or 0, **figures(run, self._limit_ms)}
 
     def capacity(self) -> float:
-        """Return pictures a second that shares are of. Raises LookupError where none is known."""
-        if self.capacity_per_s:
-            return self.capacity_per_s
-        closed = [row for row in self.results.rows if row["loop"] == "closed"]
-        mixed = [row for row in closed if row["trace"] == MIXED]
+        """Return pictures a second. Raises LookupError if none were given or measured."""
+        if self._capacity_per_s:
+            return self._capacity_per_s
+        mixed = [
+            row for row in self.results.rows if (row["loop"], row["trace"]) == ("closed", MIXED)
+        ]
         most = max(mixed, key=lambda row: int(row["users"]), default=None)
         if most is None or not float(most["pictures_per_s"]):
-            raise LookupError("no capacity was measured yet, or no picture came")
+            raise LookupError("no capacity was measured: give --capacity, or measure a closed loop")
         return float(most["pictures_per_s"])
+
+    def plot(self, rows: Sequence[Row], folder: Path) -> None:
+        """Draw latencies over the share of capacity."""
+        shown = sorted(
+            (row for row in rows if row["loop"] == "open"), key=lambda row: float(row["share"])
+        )
+        shares = [float(row["share"]) for row in shown]
+        lines = [
+            (name, shares, [float(row[f"{name}_ms"]) for row in shown])
+            for name in ("p50", "p95", "p99")
+        ]
+        if shown:
+            draw_lines(folder / "load.png", lines, ("share of capacity", "ms"))
+
+
+def closed_loop(trace: str, users: int) -> Case:
+    return {"loop": "closed", "trace": trace, "users": users, "share": 0.0}
+
+
+def open_loop(share: float) -> Case:
+    return {"loop": "open", "trace": MIXED, "users": 0, "share": share}

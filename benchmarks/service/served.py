@@ -1,4 +1,4 @@
-"""The service as people start it, in processes of its own, while it is measured."""
+"""The service in its own processes, as people start it, while it is measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,9 +19,12 @@ import httpx
 import psutil
 
 _ROOT = Path(__file__).parents[2]
-_SERVE = "from service.cli import main; main()"  # the command itself, where none is installed
-_LOOK_S = 0.05
+SERVE = (sys.executable, "-c", "from service.cli import main; main()", "serve")
+"""The command without an installation."""
+
+_POLL_S = 0.05
 _READY_S = 120.0
+_STOP_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -33,57 +36,71 @@ class Served:
     ready_s: float
 
 
+def module_environment() -> dict[str, str]:
+    """Return the environment in which a process finds our modules from any current folder."""
+    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 @contextmanager
 def served(
-    settings: Mapping[str, str] | None = None, *, ready_within_s: float = _READY_S
+    settings: Mapping[str, str] | None = None,
+    *,
+    command: Sequence[str] = SERVE,
+    log: Path = Path(os.devnull),
+    ready_within_s: float = _READY_S,
+    deadline_s: float = 120.0,
 ) -> Iterator[Served]:
-    """Serve with `REFINE_*` settings of an environment, on a free port, until all engines serve."""
+    """Serve with `REFINE_*` settings on a free port, until all engines serve.
+
+    Raises RuntimeError if they do not in time.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-c", _SERVE, "serve", "--port", str(port)]
-    # From a checkout that is not installed, too: an engine looks into no current folder.
-    path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-    ours = {"PYTHONPATH": path, "REFINE_DEADLINE_S": "120"}
-    environment = {**os.environ, **ours, **(settings or {})}
+    ours = {"REFINE_PORT": str(port), "REFINE_DEADLINE_S": str(deadline_s), **(settings or {})}
     started = time.monotonic()
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+    with log.open("w") as file:
+        front = subprocess.Popen(command, env={**module_environment(), **ours}, stderr=file)
+    try:
+        while not _is_ready(url):
+            if front.poll() is not None or time.monotonic() - started > ready_within_s:
+                raise RuntimeError(f"the service was not ready in {ready_within_s:g} s; log: {log}")
+            time.sleep(_POLL_S)
+        yield Served(url, psutil.Process(front.pid), time.monotonic() - started)
+    finally:
+        front.terminate()
         try:
-            wait_until_ready(url, process, ready_within_s)
-            yield Served(url, psutil.Process(process.pid), time.monotonic() - started)
-        finally:
-            process.terminate()
-            process.wait()
+            front.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            front.kill()
+            front.wait()
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes], within_s: float) -> None:
-    """Return when every engine serves. Raises SystemExit where none will."""
-    ends = time.monotonic() + within_s
-    while time.monotonic() < ends and process.poll() is None:
-        time.sleep(_LOOK_S)
-        try:
-            answer = httpx.get(url + "/health/ready")
-        except httpx.TransportError:
-            continue
-        engines = answer.json().get("engines", [])
-        serve = all(engine["state"] == "serving" for engine in engines)
-        if answer.status_code == HTTPStatus.OK and serve:
-            return
-    raise SystemExit("the service was not ready in time")
+def _is_ready(url: str) -> bool:
+    try:
+        answer = httpx.get(url + "/health/ready", timeout=20)
+    except httpx.TransportError:
+        return False
+    engines = answer.json().get("engines", [])
+    return answer.status_code == HTTPStatus.OK and all(
+        engine["state"] == "serving" for engine in engines
+    )
 
 
 def model_of(url: str, key: str | None = None) -> dict[str, Any]:
-    """Return what a service has loaded: the checkpoint's id, its device and its dtype."""
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    """Return the loaded checkpoint's id, its device and its dtype."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     models = httpx.get(url + "/v1/models", headers=headers).raise_for_status().json()["models"]
     loaded = next(model for model in models if model["loaded"])
     return {name: loaded[name] for name in ("id", "device", "dtype")}
 
 
 def run_json(*arguments: str) -> dict[str, Any]:
-    """Run a module of ours in a process of its own and read the JSON that it ends in."""
+    """Run a module in its own process and return the JSON of its last line."""
     ended = subprocess.run(
-        [sys.executable, "-m", *arguments], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", *arguments],
+        env=module_environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     result: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return result

@@ -1,4 +1,4 @@
-"""What a soak saw: samples of each process, judged, told, drawn and kept as rows."""
+"""The samples of a soak and their verdict: table, plot, JSON and rows."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.core.environment import conditions
+from benchmarks.core.environment import environment
+from benchmarks.core.report import print_table
 from benchmarks.core.rows import append_row
 from benchmarks.soak.slopes import NUM_BINS, Slope, bound_mb_per_hour, has_grown, slope
 
-WARM_UP = 0.1
+WARM_UP = 0.1  # of the seconds of a run
 COUNTS = ("threads", "files", "tasks")
-BLOCK_MB = 100 / 2**20
-"""What an object takes, more or less."""
+_BLOCK_MB = 100 / 2**20  # of an object, approximately
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at a moment of the run; an engine's tasks are the jobs that it has.
+    """A process at a moment of the run. The tasks of an engine are its jobs.
 
-    `num_blocks` are the objects of its Python. They take memory by the megabyte, and what is free
-    in these is filled first, so that a leak of them shows here long before it does in `rss_mb`.
+    `num_blocks` counts the objects of its Python. Python takes memory by the megabyte and fills
+    free places first, so a leak of objects shows here long before it shows in `rss_mb`.
     """
 
     time_s: float
@@ -39,94 +37,89 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A process between its warm-up and its last sample; counts are the first and the last."""
+class Verdict:
+    """A process between its warm-up and its last sample."""
 
     process: str
-    rss_mb: tuple[float, float]
-    fits: dict[str, Slope]  # of memory and of objects, both in MB
+    samples: Sequence[Sample]
     bound: float
-    counts: dict[str, tuple[int, int]]
-    grown: tuple[str, ...]  # of the counts
+
+    @property
+    def slopes(self) -> dict[str, Slope]:
+        """Return the slopes of memory and of objects, both in MB an hour."""
+        times = [one.time_s for one in self.samples]
+        return {
+            "memory": slope(times, [one.rss_mb for one in self.samples]),
+            "objects": slope(times, [_BLOCK_MB * one.num_blocks for one in self.samples]),
+        }
 
     @property
     def failures(self) -> list[str]:
-        """Tell what grew: what has a slope does where it, as it was found, is above the bound."""
-        steep = [name for name, fit in self.fits.items() if fit.per_hour > self.bound]
-        return [f"{self.process}: {name} grew" for name in (*steep, *self.grown)]
+        """Return what grew: slopes above the bound, and counts that never came down."""
+        steep = [name for name, one in self.slopes.items() if one.per_hour > self.bound]
+        grown = [
+            name
+            for name in COUNTS
+            if has_grown([getattr(one, f"num_{name}") for one in self.samples])
+        ]
+        return [f"{self.process}: {name} grew" for name in (*steep, *grown)]
 
     def row(self) -> dict[str, Any]:
-        pairs = {"rss_mb": self.rss_mb, **{f"num_{name}": self.counts[name] for name in COUNTS}}
-        fits = self.fits.items()
+        ends = {"first": self.samples[0], "last": self.samples[-1]}
+        slopes = self.slopes
         return {
             "process": self.process,
             **{
-                f"{name}_{end}": value
-                for name, pair in pairs.items()
-                for end, value in zip(("first", "last"), pair, strict=True)
+                f"{name}_{end}": round(getattr(sample, name), 1)
+                for name in ("rss_mb", *(f"num_{count}" for count in COUNTS))
+                for end, sample in ends.items()
             },
             **{
                 f"{name}_mb_{end}": round(value, 2)
-                for name, fit in fits
-                for end, value in asdict(fit).items()
+                for name, one in slopes.items()
+                for end, value in asdict(one).items()
             },
             "bound": round(self.bound, 2),
-            **{name: fit.verdict(self.bound) for name, fit in fits},
+            **{name: one.verdict(self.bound) for name, one in slopes.items()},
         }
 
 
 @dataclass
 class Report:
-    """What a run of `seconds` showed: samples by process, answers, and what else went wrong."""
+    """A run of `seconds`: samples by process, answers, and other failures."""
 
     seconds: float
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     answers: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
-    conditions: dict[str, str | int] = field(default_factory=conditions)  # of its beginning
+    conditions: dict[str, str | int] = field(default_factory=environment)  # of its beginning
 
     @property
     def seen_s(self) -> float:
-        """How long it was watched: less than `seconds` where it was cut."""
+        """How long it was sampled: less than `seconds` if it was cut."""
         return max((one.time_s for many in self.samples.values() for one in many), default=0.0)
 
-    def judgements(self) -> list[Judgement]:
-        """Judge each process. Raises ValueError for a run that ended within its warm-up."""
+    def verdicts(self) -> list[Verdict]:
+        """Judge each process. Raises ValueError if the run ended within its warm-up."""
         if not self.samples:
-            raise ValueError("nothing was seen")
-        return [_judge(name, self._settled(name), self.seen_s) for name in self.samples]
+            raise ValueError("there are no samples")
+        bound = bound_mb_per_hour(self.seen_s)
+        return [
+            Verdict(name, [one for one in many if one.time_s >= WARM_UP * self.seconds], bound)
+            for name, many in self.samples.items()
+        ]
 
     def all_failures(self) -> list[str]:
-        return [*self.failures, *(told for one in self.judgements() for told in one.failures)]
-
-    def _settled(self, name: str) -> list[Sample]:
-        return [one for one in self.samples[name] if one.time_s >= WARM_UP * self.seconds]
-
-
-def _judge(name: str, samples: Sequence[Sample], seen_s: float) -> Judgement:
-    times = [one.time_s for one in samples]
-    fits = {
-        "memory": slope(times, [one.rss_mb for one in samples]),
-        "objects": slope(times, [BLOCK_MB * one.num_blocks for one in samples]),
-    }
-    counts = {which: [getattr(one, f"num_{which}") for one in samples] for which in COUNTS}
-    return Judgement(
-        name,
-        (round(samples[0].rss_mb, 1), round(samples[-1].rss_mb, 1)),
-        fits,
-        bound_mb_per_hour(seen_s),
-        {which: (values[0], values[-1]) for which, values in counts.items()},
-        tuple(which for which, values in counts.items() if has_grown(values)),
-    )
+        return [*self.failures, *(failure for one in self.verdicts() for failure in one.failures)]
 
 
 def bin_s(seconds: float) -> float:
-    """Return how long a bin of the slopes of a run is, of which each has its least value."""
+    """Return how long a bin of a run's slopes is. Each has its least value in the slope."""
     return (1 - WARM_UP) * seconds / NUM_BINS
 
 
 def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:
-    """Read the rows that a run wrote while it went on, whatever became of it."""
+    """Read the samples that a run wrote, complete or not."""
     samples: dict[str, list[Sample]] = {}
     for line in lines:
         fields = json.loads(line)
@@ -134,48 +127,27 @@ def read_samples(lines: Iterable[str]) -> dict[str, list[Sample]]:
     return samples
 
 
-def tell(report: Report, out: Path, results: Path | None = None) -> None:
-    """Draw the plot; print the table and the line of JSON; add rows to a table of results."""
-    judgements = report.judgements()
-    draw(report, out / "soak.png")
-    table = Table("process", "RSS MB", "memory MB/h (95 %)", "objects MB/h", "bound", *COUNTS)
-    for one in judgements:
-        table.add_row(*_cells(one))
-    Console(stderr=True).print(table)
-    told = {
-        "seconds": round(report.seen_s),
-        "processes": [one.row() for one in judgements],
+def publish(report: Report, out: Path, results: Path | None = None) -> None:
+    """Draw the plot, print the table and the line of JSON, and append rows to `results`."""
+    rows, failures = [one.row() for one in report.verdicts()], report.all_failures()
+    _draw(report, out / "soak.png")
+    print_table("soak", rows, list(rows[0]))
+    seen = {"seconds": round(report.seen_s), "pictures": report.answers.get("good 200", 0)}
+    for row in rows if results else []:
+        kept = {**row, **seen, "failures": "; ".join(failures), **report.conditions}
+        append_row(results, kept)
+    summary = {
+        "seconds": seen["seconds"],
+        "processes": rows,
         "answers": report.answers,
-        "failures": report.all_failures(),
+        "failures": failures,
         **report.conditions,
     }
-    print(json.dumps(told))
-    (out / "soak.json").write_text(json.dumps(told, indent=1))
-    if results is not None:
-        _keep(report, results)
+    print(json.dumps(summary))
+    (out / "soak.json").write_text(json.dumps(summary, indent=1))
 
 
-def _keep(report: Report, results: Path) -> None:
-    seen = {"seconds": round(report.seen_s), "pictures": report.answers.get("good 200", 0)}
-    failures = "; ".join(report.all_failures())
-    for one in report.judgements():
-        append_row(results, {**one.row(), **seen, "failures": failures, **report.conditions})
-
-
-def _cells(one: Judgement) -> list[str]:
-    return [
-        one.process,
-        "{} to {}".format(*one.rss_mb),
-        *(
-            f"{fit.per_hour:.2f} ({fit.low:.2f} to {fit.high:.2f}) {fit.verdict(one.bound)}"
-            for fit in one.fits.values()
-        ),
-        f"{one.bound:.2f}",
-        *("{} to {}".format(*one.counts[name]) for name in COUNTS),
-    ]
-
-
-def draw(report: Report, path: Path) -> None:
+def _draw(report: Report, path: Path) -> None:
     """Plot each process's memory over minutes, its warm-up in grey."""
     figure = Figure(figsize=(7, 4), dpi=80, layout="constrained")
     panels = figure.subplots(len(report.samples), sharex=True, squeeze=False)[:, 0]

@@ -1,4 +1,4 @@
-"""Our engine as a lane that says it is compiled: it is, or it does not run."""
+"""A lane that says it is compiled: it is, or it does not run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks.core.jobs import make_job
-from benchmarks.core.setup import Place
+from benchmarks.core.setup import Setup
 from benchmarks.lanes.engine import EngineLane
 from models.graphs import CudaGraphs
 from service.engine import loading, warming
@@ -20,7 +20,7 @@ SIDE = 64
 
 
 class Nothing:
-    """A compiler that ends at once and has made nothing."""
+    """A compiler that ends at once without a package."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -34,7 +34,7 @@ class Nothing:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.Module]:
-    """Packages that are there already, and hold the eager module; which were loaded."""
+    """Compiled packages that hold the eager module; returns those that were loaded."""
     package, loaded = tmp_path / "a.pt2", list[torch.nn.Module]()
     package.touch()
 
@@ -48,34 +48,34 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[torch.nn.M
 
 
 @pytest.mark.parametrize("has_graphs", [False, True])
-def test_a_compiled_lane_has_taken_up_its_packages(
+def test_compiled_lane_uses_its_packages(
     kl_checkpoint: Path, packages: list[torch.nn.Module], *, has_graphs: bool
 ) -> None:
-    """UNet, text encoder, encoder and decoder, and its pictures are the eager lane's."""
-    place = Place(kl_checkpoint)
-    lane = EngineLane(place, "compiled", size=SIDE, is_compiled=True, has_graphs=has_graphs)
+    """It loads UNet, text encoder, encoder and decoder, and makes the eager lane's pictures."""
+    setup = Setup(kl_checkpoint)
+    lane = EngineLane(setup, "compiled", size=SIDE, is_compiled=True, has_graphs=has_graphs)
     assert len(packages) == 4
     job = make_job(4, size=SIDE)
-    assert np.array_equal(lane.picture(job), EngineLane(place, "eager").picture(job))
-    assert lane.parts(SIDE).keys() == {
+    assert np.array_equal(lane.picture(job), EngineLane(setup, "eager").picture(job))
+    assert lane.stages(SIDE).keys() == {
         "unet", "encode", "decode", "text", "copy", "codec",
     }  # fmt: skip
 
 
-def test_a_lane_that_could_not_be_compiled_does_not_run(
+def test_failed_compilation(
     kl_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It would be timed under a name that is not its own."""
+    """A lane that could not be compiled raises, rather than be timed under a wrong name."""
     monkeypatch.setattr(loading, "Compiler", Nothing)
-    place = Place(kl_checkpoint, cache=tmp_path)
+    setup = Setup(kl_checkpoint, cache=tmp_path)
     with pytest.raises(RuntimeError, match="compiled: not every forward could be compiled"):
-        EngineLane(place, "compiled", size=SIDE, is_compiled=True)
+        EngineLane(setup, "compiled", size=SIDE, is_compiled=True)
 
 
-def test_a_lane_without_graphs_captures_none(
+def test_lane_without_graphs(
     kl_checkpoint: Path, packages: list[torch.nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On CUDA compiled forwards are captured, unless a lane is to show what that gives."""
+    """Compiled forwards are captured, except in a lane without CUDA graphs."""
     captured: list[str] = []
 
     class Recording(CudaGraphs):
@@ -90,9 +90,9 @@ def test_a_lane_without_graphs_captures_none(
         return warming.Warming(*args, **options | {"capturer": Recording()})
 
     monkeypatch.setattr(loading, "Warming", with_graphs)
-    place = Place(kl_checkpoint)
-    EngineLane(place, "compiled", size=SIDE, is_compiled=True, has_graphs=False)
+    setup = Setup(kl_checkpoint)
+    EngineLane(setup, "compiled", size=SIDE, is_compiled=True, has_graphs=False)
     assert not captured
-    EngineLane(place, "CUDA graphs", size=SIDE, is_compiled=True)
+    EngineLane(setup, "CUDA graphs", size=SIDE, is_compiled=True)
     assert len(captured) == 4
     assert len(packages) == 8

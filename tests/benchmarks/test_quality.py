@@ -1,4 +1,4 @@
-"""Quality against fp32 eager diffusers: measured, kept, and able to fail."""
+"""Quality against fp32 eager diffusers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from benchmarks.core.rows import read_rows
-from benchmarks.core.setup import Place
 from benchmarks.engine import ladder, quality
 from benchmarks.engine.ladder import Rung
 from benchmarks.lanes.engine import EngineLane
@@ -22,19 +21,19 @@ Run = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], kl_checkpoint: Path, tmp_path: Path) -> Run:
-    """Run the benchmark in small; return its line of JSON."""
+    """Run the command in small; return its line of JSON."""
 
     def run(*words: str) -> dict[str, Any]:
-        places = [f"--checkpoint={kl_checkpoint}", f"--results={tmp_path}", f"--cache={tmp_path}"]
-        quality.main([*places, "--size=64", "--jobs=3", "--dtypes=bfloat16", *words])
-        told: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
-        return told
+        folders = [f"--checkpoint={kl_checkpoint}", f"--results={tmp_path}", f"--cache={tmp_path}"]
+        quality.main([*folders, "--size=64", "--jobs=3", "--dtypes=bfloat16", *words])
+        summary: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return summary
 
     return run
 
 
-def test_every_way_is_as_good_as_its_dtype(run: Run, tmp_path: Path) -> None:
-    """Our loop, batched, padded and in bfloat16 pass; rows are whole, kept, and found again."""
+def test_quality(run: Run, tmp_path: Path) -> None:
+    """Our loop, batched, padded and in bfloat16 pass; rows are whole, and not measured again."""
     assert run("--rungs=our loop", "--budget=0")["rows"] == []
     assert run("--rungs=our loop")["left"] == []
     rows = read_rows(tmp_path / "quality.csv")
@@ -42,16 +41,16 @@ def test_every_way_is_as_good_as_its_dtype(run: Run, tmp_path: Path) -> None:
         ("diffusers", "float32"), ("our loop", "float32"), ("batched", "float32"),
         ("padded", "float32"), ("batched", "bfloat16"),
     ]  # fmt: skip
-    wanted = {*quality.COLUMNS, "jobs", "size", "card", "torch", "threads", "commit"}
+    wanted = {*quality.Quality.columns, "jobs", "size", "card", "torch", "threads", "commit"}
     assert all(row[name] for row in rows for name in wanted)
-    assert rows[0]["worst_db"] == "99.0"  # the reference itself, anew
-    assert float(rows[4]["worst_db"]) < float(rows[2]["worst_db"])  # 16 bits do show
+    assert rows[0]["worst_db"] == "99.0"  # the reference itself, run again
+    assert float(rows[4]["worst_db"]) < float(rows[2]["worst_db"])  # 16 bits show
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
     assert run("--rungs=our loop")["rows"] == []
 
 
 class Off(EngineLane):
-    """Pictures with a little too much noise in them."""
+    """A lane with a little noise in its pictures."""
 
     def picture(self, job: Job) -> Pixels:
         noise = np.random.default_rng(0).integers(-4, 5, job.image.shape)
@@ -59,11 +58,9 @@ class Off(EngineLane):
         return picture
 
 
-def test_a_bad_rung_fails_the_run(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Noise that nobody sees is more than fp32 explains, also for the run that finds its row."""
-    bad = Rung("off", "noise", lambda place, size: Off(place, "off", size=size))
+def test_bad_rung(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invisible noise is more than fp32 explains; a run that finds the row fails, too."""
+    bad = Rung("off", "noise", lambda setup, size: Off(setup, "off", size=size))
     monkeypatch.setattr(ladder, "RUNGS", (ladder.RUNGS[0], bad))
     for _ in range(2):  # the second run finds the row of the first
         with pytest.raises(SystemExit, match="too far from the reference: off, float32"):
@@ -72,13 +69,11 @@ def test_a_bad_rung_fails_the_run(
     assert [row["way"] for row in rows if row["passes"] == "False"] == ["off"]
 
 
-def test_psnr_is_of_the_mean_square() -> None:
-    """One level off everywhere is 48.13 dB; equal pictures have the most that is told."""
+def test_psnr() -> None:
+    """One level off everywhere is 48.13 dB; equal pictures have 99."""
     grey = np.full((8, 8, 3), 100, np.uint8)
     assert quality.psnr_db(grey + 1, grey) == pytest.approx(48.13, abs=0.01)
     assert quality.psnr_db(grey, grey) == 99
-    place = Place(Path())
-    way = quality.Way("a way", place, lambda _: {})
-    row = quality.judge(way, {"a": grey + 1, "b": grey}, {"a": grey, "b": grey})
-    assert (row["passes"], row["most_levels"], row["share_of_values_off"]) == (True, 1, 0.5)
-    assert not quality.judge(way, {"a": grey + 2}, {"a": grey})["passes"]
+    row = quality.compare({"a": grey + 1, "b": grey}, {"a": grey, "b": grey}, 48)
+    assert (row["passes"], row["max_difference"], row["share_of_values_off"]) == (True, 1, 0.5)
+    assert not quality.compare({"a": grey + 2}, {"a": grey}, 48)["passes"]

@@ -1,81 +1,65 @@
-"""All measurements in a row: what is left, what failed, and what a machine runs."""
+"""All measurements in a row: what is left, what failed, and that each command accepts its words."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import subprocess
-from pathlib import Path
+from collections.abc import Sequence
 
-import pytest
-
-from benchmarks import suite
 from benchmarks.core.budget import Budget
-from benchmarks.core.environment import conditions
-from benchmarks.core.rows import append_row
-from benchmarks.suite import Step, cpu_steps, cuda_steps, run
+from benchmarks.suite import Step, cpu_steps, cuda_steps, run, run_command
 
 
-class Modules:
-    """Measurements that take `step_s` each on a clock by hand, and say what they have left."""
+class Commands:
+    """Commands that take a second each on a hand-driven clock and print some output."""
 
-    def __init__(self, answers: dict[str, tuple[str, int]], step_s: float = 1.0) -> None:
+    def __init__(self, answers: dict[str, tuple[str, int]]) -> None:
         self.ran: list[str] = []
         self._answers = answers
-        self._step_s = step_s
         self._now = 0.0
 
     def now(self) -> float:
         return self._now
 
-    def run(self, step: Step, _budget: Budget) -> subprocess.CompletedProcess[str]:
-        self.ran.append(step.module)
-        self._now += self._step_s
-        output, code = self._answers.get(step.module, ("", 0))
+    def __call__(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        module = words[0].removeprefix("benchmarks.")
+        self.ran.append(module)
+        self._now += 1
+        output, code = self._answers.get(module, ("", 0))
         return subprocess.CompletedProcess([], code, stdout=output)
 
 
-def test_what_fails_or_has_something_left_is_told_and_the_rest_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A failure of one measurement costs no other its rows; an unspoken end is no fault here."""
-    told = "a table\n" + json.dumps({"rows": [], "left": ["D", "E"]})
-    modules = Modules({"peers": (told, 0), "quality": ("", 1), "canvas": ("[]", 0)})
-    monkeypatch.setattr(suite, "_run_module", modules.run)
+def test_failures_and_leftovers() -> None:
+    """A failed command costs no other its rows; without a last line of JSON nothing is left."""
+    summary = "a table\n" + json.dumps({"rows": [], "left": ["D", "E"]})
+    commands = Commands({"peers": (summary, 0), "quality": ("", 1), "canvas": ("[]", 0)})
     steps = [Step(name) for name in ("peers", "quality", "canvas")]
-    assert run(steps, Budget(10, modules.now)) == (["peers: D", "peers: E"], ["quality"])
-    assert modules.ran == ["peers", "quality", "canvas"]
+    assert run(steps, Budget(10, commands.now), commands) == (["peers: D", "peers: E"], ["quality"])
+    assert commands.ran == ["peers", "quality", "canvas"]
 
 
-def test_what_the_budget_does_not_suffice_for_waits(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """Steps run in their order; one without a budget of its own not where it has a row."""
-    modules = Modules({})
-    monkeypatch.setattr(suite, "_run_module", modules.run)
-    monkeypatch.setattr(suite, "_RESULTS", tmp_path)
-    append_row(tmp_path / "scaling.csv", conditions())
-    append_row(tmp_path / "canvas.csv", conditions() | {"commit": "another"})
-    steps = [Step("scaling", table="scaling"), Step("a"), Step("canvas", table="canvas"), Step("b")]
-    assert run(steps, Budget(2, modules.now)) == (["b"], [])
-    assert modules.ran == ["a", "canvas"]
+def test_budget_ends_the_suite() -> None:
+    """Steps run in order until the budget is spent."""
+    commands = Commands({})
+    steps = [Step(name) for name in "abc"]
+    assert run(steps, Budget(2, commands.now), commands) == (["c"], [])
+    assert commands.ran == ["a", "b"]
 
 
-def test_each_step_is_a_measurement_with_arguments_that_it_knows() -> None:
-    """What is run in front of nobody must not end at a misspelt option."""
+def test_each_step_parses() -> None:
+    """Each step is a command that knows the arguments it is given."""
     for step in (*cpu_steps(), *cuda_steps()):
-        module = importlib.import_module(
-            f"benchmarks.{step.module}" + ("" if "." in step.module else ".__main__")
-        )
+        suffix = "" if "." in step.module else ".__main__"
+        module = importlib.import_module(f"benchmarks.{step.module}{suffix}")
         assert callable(module.main)
-        if not step.table:
-            parsed = module._arguments([*step.words, "--budget", "1.5"])
-            assert parsed.budget == 1.5
-            assert parsed.device == ("cuda" if step.words else "cpu")
+        parsed = module.parse([*step.words, "--budget", "1.5"])
+        assert parsed.budget == 1.5
+        assert getattr(parsed, "device", "cpu") == ("cuda" if step.words else "cpu")
 
 
-def test_a_step_is_run_as_a_process_of_its_own() -> None:
-    """It is found from any folder, and its output comes back."""
-    ended = suite._run_module(Step("service.load", ("--help",), table="load"), Budget(1))
+def test_run_command() -> None:
+    """A command runs in its own process, and its output is returned."""
+    ended = run_command(["benchmarks.service.load", "--help"])
     assert ended.returncode == 0
     assert "--clients" in ended.stdout
