@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from benchmarks.core.experiment import Session
 
+K = TypeVar("K")
 T = TypeVar("T")
 Call = Callable[[], object]
 
@@ -17,15 +18,15 @@ compiling took longer than these, and fewer show nothing."""
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], T]],
+    calls: Mapping[K, Callable[[], T]],
     session: Session,
     *,
     rounds: int,
     warm_ups: int = 0,
     title: str = "rounds",
-) -> dict[str, list[T]]:
+) -> dict[K, list[T]]:
     """Call each once a round; return what the calls returned, without the warm-ups."""
-    returned: dict[str, list[T]] = {name: [] for name in calls}
+    returned: dict[K, list[T]] = {name: [] for name in calls}
     for call in calls.values():
         for _ in range(warm_ups):
             call()

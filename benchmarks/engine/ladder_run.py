@@ -17,7 +17,7 @@ from benchmarks.core.report import draw_bars
 from benchmarks.core.roofline import Roofline
 from benchmarks.core.rows import Row
 from benchmarks.core.setup import Setup
-from benchmarks.core.timing import interleave, timed
+from benchmarks.core.timing import Call, interleave, timed
 from benchmarks.engine.ladder import Rung, rungs_of
 from benchmarks.lanes.base import StagedLane
 from service.bench.report import percentile
@@ -94,7 +94,7 @@ class LadderRun(Experiment):
         job = make_job(3, size=size, steps=steps)
         calls: dict[tuple[str, str], Callable[[], float]] = {}
         for name, lane in lanes.items():
-            stages = {"request": partial(lane.run, [job]), **lane.stages(size)}
+            stages: dict[str, Call] = {"request": partial(lane.run, [job]), **lane.stages(size)}
             for stage, call in stages.items():
                 calls[name, stage] = timed(call, self._setup.synchronise)
         return interleave(

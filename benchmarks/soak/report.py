@@ -133,9 +133,10 @@ def publish(report: Report, out: Path, results: Path | None = None) -> None:
     _draw(report, out / "soak.png")
     print_table("soak", rows, list(rows[0]))
     seen = {"seconds": round(report.seen_s), "pictures": report.answers.get("good 200", 0)}
-    for row in rows if results else []:
-        kept = {**row, **seen, "failures": "; ".join(failures), **report.conditions}
-        append_row(results, kept)
+    if results is not None:
+        for row in rows:
+            kept = {**row, **seen, "failures": "; ".join(failures), **report.conditions}
+            append_row(results, kept)
     summary = {
         "seconds": seen["seconds"],
         "processes": rows,
