@@ -1,4 +1,4 @@
-"""Files of every mode with the colours that they show, whole files to break, and other files."""
+"""Image files of every mode with the colours they show, whole files to damage, and other files."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ WHOLE = {
 
 P3 = pictures.rgb_icc(pictures.P3_TO_XYZ)
 
-# Files that Pillow or somebody reads, and this service does not.
+# Files that Pillow or another program reads, and this service does not.
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
 OTHERS = {
     "empty": b"",

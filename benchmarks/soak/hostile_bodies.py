@@ -1,4 +1,4 @@
-"""What hostile callers send: files that are no pictures or too much of one, and broken bodies."""
+"""Hostile requests: files that are no pictures or far too large, and broken bodies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOOD = to_data_url(WHOLE["jpeg"], "jpeg")
 
 
 def files() -> dict[str, bytes]:
-    """Files by name, some of them pictures of a rare kind that have to come out right."""
+    """Return files by name. Some are rare but valid pictures."""
     cut = {
         f"{name}-{share}%": data[: len(data) * share // 100]
         for name, data in WHOLE.items()
@@ -43,7 +43,7 @@ def files() -> dict[str, bytes]:
 
 
 def texts() -> dict[str, str]:
-    """What may stand in `imageDataUrl` besides a file."""
+    """Return values of `imageDataUrl` that are no files."""
     payload = GOOD.partition(",")[2]
     return {
         "an address": "http://127.0.0.1:1/a.png", "metadata": "https://169.254.169.254/latest",
@@ -58,7 +58,7 @@ def texts() -> dict[str, str]:
 
 
 def bodies() -> dict[str, bytes]:
-    """Bodies that are no request."""
+    """Return bodies that are no request."""
     good: dict[str, Any] = {"imageDataUrl": GOOD, "prompt": "a boat"}
 
     def with_field(name: str, raw: str) -> bytes:

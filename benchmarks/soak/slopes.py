@@ -1,10 +1,10 @@
-"""Does it grow? A robust slope with its interval, and the bound that a run of some length can hold.
+"""Growth: a robust slope with its interval, and the bound that a run of some length can prove.
 
 Garbage collection makes saw-teeth, so the slope is that of the lower envelope: the least value of
-each of some thirty bins, through which Theil and Sen's median of pairwise slopes goes. A saw-tooth
-moves a median little, and so does a single jump, but for one in the middle: that may be a leak
-which shows in few steps, as those of small objects do, and only a longer run can tell. Its 95 %
-interval is Sen's (1968), by ranks, for bins whose noise is independent: told, and not relied upon.
+each of 30 bins, and the Theil-Sen median of their pairwise slopes. A saw-tooth hardly moves a
+median, and neither does a single jump, except in the middle of the run. That may be a leak with few
+large steps, as leaks of small objects are, and only a longer run can decide. The 95 % interval is
+Sen's (1968), by ranks, for bins with independent noise: it is reported, and no verdict relies on it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Slope:
     high: float
 
     def verdict(self, bound: float) -> str:
-        """Tell `grows` or `holds` where all of the interval does, else `open`."""
+        """Return `grows` or `holds` if all of the interval does, else `open`."""
         if self.low > bound:
             return "grows"
         return "holds" if self.high <= bound else "open"
 
 
 def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
-    """Fit the lower envelope; raises ValueError under three samples."""
+    """Fit the lower envelope. Raises ValueError for fewer than three samples."""
     if len(times_s) < 3:
         raise ValueError("a slope needs three samples")
     bins = np.array_split(np.arange(len(times_s)), min(NUM_BINS, len(times_s)))
@@ -47,15 +47,15 @@ def slope(times_s: Sequence[float], values: Sequence[float]) -> Slope:
 
 
 def bound_mb_per_hour(seconds: float) -> float:
-    """1 MB/h from half an hour on; a shorter run allows more, by the square of what it lacks.
+    """Return 1 MB/h from half an hour on; a shorter run allows more, by the square of the ratio.
 
-    What merely settles (arenas, caches) grows fast at first: a slope of seconds says nothing of
-    hours. Forty seconds so hold a leak of half a megabyte a second, and no smaller one.
+    Arenas and caches grow fast at first, so a slope of seconds says nothing about hours. Forty
+    seconds find a leak of half a megabyte a second, and no smaller one.
     """
     return MOST_MB_PER_HOUR * max(1.0, WHOLE_RUN_S / seconds) ** 2
 
 
 def has_grown(counts: Sequence[int]) -> bool:
-    """Whether the last third never came down to the most of the first one."""
+    """Return whether the last third never came down to the maximum of the first."""
     third = max(1, len(counts) // 3)
     return min(counts[-third:]) > max(counts[:third])
