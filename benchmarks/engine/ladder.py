@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.core.setup import Setup
 from benchmarks.lanes.base import StagedLane
@@ -22,53 +23,54 @@ class Rung:
     is_tiny: bool = False
 
 
+def _ours(
+    name: str, adds: str, is_available: Callable[[Setup], bool] = lambda _: True, **options: Any
+) -> Rung:
+    """Return a rung of our engine with options of `EngineLane`."""
+    is_tiny = options.get("autoencoder") == "tiny"
+
+    def make(setup: Setup, size: int) -> EngineLane:
+        return EngineLane(setup, name, size=size, **options)
+
+    return Rung(name, adds, make, is_available, is_tiny)
+
+
 RUNGS = (
     Rung(
         "diffusers",
         "diffusers' own pipeline, eager",
         lambda setup, _: DiffusersLane(setup, "diffusers"),
     ),
-    Rung(
+    _ours(
         "our loop",
         "schedule and tables made once, no device sync in a step",
-        lambda setup, size: EngineLane(setup, "our loop", size=size, is_channels_last=False),
+        is_channels_last=False,
     ),
-    Rung(
-        "channels-last",
-        "channels-last weights of convolutions",
-        lambda setup, size: EngineLane(setup, "channels-last", size=size),
-    ),
-    Rung(
+    _ours("channels-last", "channels-last weights of convolutions"),
+    _ours(
         "compiled",
         "UNet and autoencoder compiled as whole graphs",
-        lambda setup, size: EngineLane(
-            setup, "compiled", size=size, is_compiled=True, has_graphs=False, tune="off"
-        ),
+        is_compiled=True, has_graphs=False, tune="off",
     ),
-    Rung(
+    _ours(
         "CUDA graphs",
         "CUDA graphs: one launch a step",
-        lambda setup, size: EngineLane(
-            setup, "CUDA graphs", size=size, is_compiled=True, tune="off"
-        ),
         lambda setup: setup.is_cuda,
+        is_compiled=True, tune="off",
     ),
-    Rung(
+    _ours(
         "tuned",
         "fastest attention kernel; with --tune max every kernel, and fused projections",
-        lambda setup, size: EngineLane(setup, "tuned", size=size, is_compiled=True),
         lambda setup: setup.tune != "off",
+        is_compiled=True,
     ),
-    Rung(
+    _ours(
         "TAESD",
         "the AutoencoderTiny that comes with the checkpoint",
-        lambda setup, size: EngineLane(
-            setup, "TAESD", size=size, is_compiled=True, autoencoder="tiny"
-        ),
         lambda setup: setup.tiny is not None,
-        is_tiny=True,
+        is_compiled=True, autoencoder="tiny",
     ),
-)
+)  # fmt: skip
 
 
 def rungs_of(setup: Setup, names: Sequence[str] = ()) -> list[Rung]:

@@ -28,10 +28,10 @@ class LaneFactory:
     def batched(self) -> EngineLane:
         return self.engine("ours-batched", self.max_batch)
 
-    def diffusers_eager(self) -> Lane:
+    def diffusers_eager(self, name: str) -> Lane:
         """Return eager diffusers. On a CPU it has its own process, with malloc's defaults."""
-        make = partial(DiffusersLane, self.setup, DIFFUSERS_EAGER)
-        return make() if self.setup.is_cuda else IsolatedLane(DIFFUSERS_EAGER, make)
+        make = partial(DiffusersLane, self.setup, name)
+        return make() if self.setup.is_cuda else IsolatedLane(name, make)
 
     def engine(
         self, name: str, max_batch: int, *, has_graphs: bool = True, is_tiny: bool = False
@@ -49,58 +49,59 @@ class LaneFactory:
 
 @dataclass(frozen=True)
 class LaneSpec:
-    """A lane by its name, how to make it, and whether a factory can."""
+    """A lane by its name, how to make it under this name, and whether a factory can."""
 
     name: str
     description: str
-    make: Callable[[LaneFactory], Lane]
+    make_named: Callable[[LaneFactory, str], Lane]
     is_available: Callable[[LaneFactory], bool] = lambda _: True
+
+    def make(self, factory: LaneFactory) -> Lane:
+        return self.make_named(factory, self.name)
 
 
 DIFFUSERS_EAGER, DIFFUSERS_COMPILED = "diffusers-eager", "diffusers-compiled"
 STREAM_DIFFUSION = "stream-diffusion"
 
 REQUEST_LANES = (
-    LaneSpec(DIFFUSERS_EAGER, "diffusers, eager", lambda factory: factory.diffusers_eager()),
-    LaneSpec("ours-batched", "ours, step-level batching", lambda factory: factory.batched),
+    LaneSpec(DIFFUSERS_EAGER, "diffusers, eager", LaneFactory.diffusers_eager),
+    LaneSpec("ours-batched", "ours, step-level batching", lambda factory, _: factory.batched),
     LaneSpec(
         DIFFUSERS_COMPILED,
         "diffusers, channels-last, compiled with max-autotune",
-        lambda factory: DiffusersLane(factory.setup, DIFFUSERS_COMPILED, is_compiled=True),
+        lambda factory, name: DiffusersLane(factory.setup, name, is_compiled=True),
         lambda factory: factory.is_compiled,
     ),
     LaneSpec(
         "ours-sequential",
         "ours, one request at a time",
-        lambda factory: factory.engine("ours-sequential", 1),
+        lambda factory, name: factory.engine(name, 1),
     ),
     LaneSpec(
         "diffusers-eager-held-memory",
         "diffusers, eager, with the engine's malloc settings",
-        lambda factory: DiffusersLane(factory.setup, "diffusers-eager-held-memory"),
+        lambda factory, name: DiffusersLane(factory.setup, name),
         lambda factory: not factory.setup.is_cuda,
     ),
     LaneSpec(
         "ours-request-batched",
         "ours, batching only requests with equal steps, strength and guidance",
-        lambda factory: RequestBatchedLane(factory.batched, "ours-request-batched"),
+        lambda factory, name: RequestBatchedLane(factory.batched, name),
     ),
     LaneSpec(
         "ours-batched-jpeg",
         "ours-batched, each picture encoded as JPEG",
-        lambda factory: EncodedLane(factory.batched, "ours-batched-jpeg", "jpeg"),
+        lambda factory, name: EncodedLane(factory.batched, name, "jpeg"),
     ),
     LaneSpec(
         "ours-batched-png",
         "ours-batched, each picture encoded as PNG",
-        lambda factory: EncodedLane(factory.batched, "ours-batched-png", "png"),
+        lambda factory, name: EncodedLane(factory.batched, name, "png"),
     ),
     LaneSpec(
         "ours-batched-no-graphs",
         "ours-batched, compiled, without CUDA graphs",
-        lambda factory: factory.engine(
-            "ours-batched-no-graphs", factory.max_batch, has_graphs=False
-        ),
+        lambda factory, name: factory.engine(name, factory.max_batch, has_graphs=False),
         lambda factory: factory.is_compiled and factory.setup.is_cuda,
     ),
 )
@@ -110,15 +111,13 @@ STREAM_LANES = (
     LaneSpec(
         STREAM_DIFFUSION,
         "StreamDiffusion's recipe: stream batch and TAESD",
-        lambda factory: StreamLane(
-            factory.setup, STREAM_DIFFUSION, is_compiled=factory.is_compiled
-        ),
+        lambda factory, name: StreamLane(factory.setup, name, is_compiled=factory.is_compiled),
         lambda factory: factory.setup.can_stream,
     ),
     LaneSpec(
         "ours-taesd",
         "ours with TAESD",
-        lambda factory: factory.engine("ours-taesd", factory.max_batch, is_tiny=True),
+        lambda factory, name: factory.engine(name, factory.max_batch, is_tiny=True),
         lambda factory: factory.setup.can_stream,
     ),
 )

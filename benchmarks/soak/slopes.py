@@ -4,7 +4,7 @@ Garbage collection makes saw-teeth, so the slope is that of the lower envelope: 
 each of 30 bins, and the Theil-Sen median of their pairwise slopes. A saw-tooth hardly moves a
 median, and neither does a single jump, except in the middle of the run. That may be a leak with few
 large steps, as leaks of small objects are, and only a longer run can decide. The 95 % interval is
-Sen's (1968), by ranks, for bins with independent noise: it is reported, and no verdict relies on it.
+Sen's (1968), by ranks, for bins with independent noise: reported, but no verdict uses it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The load generator: what it asks, when, and what it makes of the answers."""
+"""The load generator: its requests, their times, and the figures of their answers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ COMMAND = Path(sys.executable).with_name("instant-refine")
 
 
 @pytest.mark.parametrize("is_mixed", [False, True])
-def test_a_trace_is_the_same_again_and_valid(is_mixed: bool) -> None:
-    """The same seed asks the same things, another one others, and the API takes them all."""
+def test_trace(is_mixed: bool) -> None:
+    """The same seed makes the same requests, another seed others, and all of them are valid."""
 
     def head(seed: int) -> list[bytes]:
         bodies = Trace(is_mixed=is_mixed, seed=seed).bodies()
@@ -45,8 +45,8 @@ def test_a_trace_is_the_same_again_and_valid(is_mixed: bool) -> None:
     assert len({request.steps for request in requests}) > 1 or not is_mixed
 
 
-def test_the_users_of_a_closed_loop_ask_again_when_answered() -> None:
-    """Never more requests are open than there are users, and each is a sample."""
+def test_closed_loop() -> None:
+    """Users send the next request when the last is answered; each request is a sample."""
     engine = FakeEngineClient()
     with running_server(engine, api_keys=KEY) as url:
         run = asyncio.run(closed_loop(Target(url, key=KEY), Trace().bodies(), users=3, seconds=0.5))
@@ -55,8 +55,8 @@ def test_the_users_of_a_closed_loop_ask_again_when_answered() -> None:
     assert all(0 < sample.engine_ms <= 15 for sample in run.samples)  # the fake's stages
 
 
-def test_an_open_loop_does_not_wait_for_answers() -> None:
-    """Requests come at their own rate while the engine answers none; latency counts from then."""
+def test_open_loop() -> None:
+    """Requests come at their rate although none is answered; latency counts from when they were due."""
     num_requests = len(list(_arrivals(rate=40, seconds=1.0, seed=3)))
 
     async def scenario() -> Run:
@@ -76,8 +76,8 @@ def test_an_open_loop_does_not_wait_for_answers() -> None:
     assert max(sample.latency_ms for sample in run.samples) > 900  # from the first to the last
 
 
-def test_refusals_and_silence_are_told_apart() -> None:
-    """A refusal keeps its status, a server that is not there counts as no answer."""
+def test_refusal_and_no_answer() -> None:
+    """A refusal keeps its status; a server that is gone counts as no answer."""
     engine = FakeEngineClient()
     engine.refusals.append(QueueFull("full"))
     with running_server(engine) as url:
@@ -89,8 +89,8 @@ def test_refusals_and_silence_are_told_apart() -> None:
     assert figures(gone, 300)["pictures_per_s"] == 0
 
 
-def test_figures_count_goodput_and_percentiles() -> None:
-    """Only pictures within the limit are goodput; percentiles are of pictures alone."""
+def test_figures() -> None:
+    """Goodput counts pictures within the limit; percentiles are of pictures only."""
     samples = [Sample(200, float(ms), 1.0) for ms in range(1, 101)] + [Sample(503, 9999.0)]
     values = figures(Run(10.0, samples), limit_ms=50)
     assert (values["pictures_per_s"], values["goodput_per_s"]) == (10.0, 5.0)
@@ -100,8 +100,8 @@ def test_figures_count_goodput_and_percentiles() -> None:
     assert figures(Run(1.0), limit_ms=50)["answers"] == "none"
 
 
-def test_the_command_ends_in_a_line_of_json() -> None:
-    """`instant-refine bench` works against a server with a key, and says so by its exit code."""
+def test_command() -> None:
+    """`instant-refine bench` prints JSON; its exit code is 1 if the key is missing."""
     with running_server(api_keys=KEY) as url:
         words = [str(COMMAND), "bench", url, "--users", "2", "--seconds", "0.5"]
         ended = subprocess.run([*words, "--key", KEY], capture_output=True, text=True, check=True)
