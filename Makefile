@@ -55,10 +55,10 @@ browser:  ## Debian's Chromium, for the tests of the page, where it is missing a
 BUDGET ?= 3600
 BENCH_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 
-bench: $(DEVELOPED)  ## what this machine can measure, BUDGET=3600 seconds of it; wants it alone
+bench: $(DEVELOPED)  ## all measurements of this machine in BUDGET=3600 seconds; use an idle machine
 	$(BIN)/python -m benchmarks.suite --budget $(BUDGET)
 
-bench-gpu:  ## the same on CUDA with full-size random weights; from a bare checkout, without network
+bench-gpu:  ## the same on CUDA, full-size random weights; works in a bare checkout without network
 	PYTHONPATH=$(CURDIR) $(BENCH_PYTHON) -m benchmarks.suite --device cuda --budget $(BUDGET)
 
 test-gpu:  ## the tests that need CUDA; from a bare checkout, too
@@ -66,7 +66,7 @@ test-gpu:  ## the tests that need CUDA; from a bare checkout, too
 
 SECONDS ?= 1800
 
-soak: $(DEVELOPED)  ## half an hour of mixed load; fails where memory, objects, threads, files or tasks grow
+soak: $(DEVELOPED)  ## half an hour of mixed load; fails if memory, objects, threads, files or tasks grow
 	$(BIN)/python -m benchmarks.soak --seconds $(SECONDS) $(SOAK_ARGS)
 
 docs: $(DEVELOPED)  ## write the generated tables and images of the documents
