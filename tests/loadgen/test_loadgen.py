@@ -56,7 +56,7 @@ def test_closed_loop() -> None:
 
 
 def test_open_loop() -> None:
-    """Requests come at their rate while none is answered; latency counts from when they were due."""
+    """Requests come at their rate while none is answered; latency counts from when one was due."""
     num_requests = len(list(_arrivals(rate=40, seconds=1.0, seed=3)))
 
     async def scenario() -> Run:
