@@ -11,7 +11,7 @@ from rich.table import Table
 
 from benchmarks.core.rows import Row
 
-_WIDTH = 150
+_WIDTH = 220
 
 Line = tuple[str, list[float], list[float]]
 """A name, and the x and y values of its points."""

@@ -122,7 +122,7 @@ class ConcurrentRequests(Comparison):
     title = "a single request, and many users at once"
     table = "peers"
     columns = (
-        "lane", "description", "single_p50_ms", "single_p95_ms", "time_vs_diffusers_eager",
+        "lane", "single_p50_ms", "single_p95_ms", "time_vs_diffusers_eager",
         "concurrent_p50_ms", "concurrent_p99_ms", "pictures_per_s", "rate_vs_diffusers_eager",
         "rate_vs_diffusers_compiled", "unet_calls", "unet_rows",
     )  # fmt: skip
@@ -160,7 +160,7 @@ class UserStream(Comparison):
     title = "one user's stream"
     table = "stream"
     columns = (
-        "lane", "description", "single_p50_ms", "single_p95_ms", "frames_per_s", "frame_p50_ms",
+        "lane", "single_p50_ms", "single_p95_ms", "frames_per_s", "frame_p50_ms",
         "frame_p99_ms", "time_vs_stream_diffusion", "rate_vs_stream_diffusion",
     )  # fmt: skip
 
