@@ -1,4 +1,4 @@
-"""Pictures for the tests, kind and hostile: all are made here, none is stored."""
+"""Valid and hostile image files, all made here: none is stored."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SRGB_TO_XYZ = np.array(
 
 
 def scene(height: int, width: int) -> Image.Image:
-    """A picture with no symmetry, so that no turn or crop of it looks like another."""
+    """Return an image without symmetry: each rotation and crop of it looks different."""
     y, x = np.mgrid[0:height, 0:width]
     red = x * 255 / max(1, width - 1)
     green = y * 255 / max(1, height - 1)
@@ -42,7 +42,7 @@ def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
 
 
 def flat(mode: str, colour: float | tuple[int, ...], file_format: str = "PNG") -> bytes:
-    """8 x 8 of one colour, without loss (a JPEG of one colour loses a level at most)."""
+    """Return 8 x 8 pixels of one colour, lossless (a JPEG of one colour is off by one level)."""
     return encoded(Image.new(mode, (8, 8), colour), file_format, **_BEST.get(file_format, {}))
 
 
@@ -69,7 +69,7 @@ def with_jpeg_icc(jpeg: bytes, icc: bytes) -> bytes:
 
 
 def many_scans(num_scans: int) -> bytes:
-    """A progressive JPEG that repeats its last, nearly empty scan."""
+    """Return a progressive JPEG that repeats its last, nearly empty scan."""
     jpeg = encoded(Image.new("L", (512, 512), 90), "JPEG", progressive=True)
     last_scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last_scan * (num_scans - jpeg.count(b"\xff\xda")) + jpeg[-2:]
@@ -86,14 +86,14 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 def png(
     width: int, height: int, depth: int, colour: int, rows: bytes, *, chunks: Sequence[Chunk] = ()
 ) -> bytes:
-    """Raw rows, each with its filter byte, as a PNG of that depth and colour type."""
+    """Return a PNG of raw rows, each with its filter byte, of a depth and colour type."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
 
 
 def png_pixel(depth: int, colour: int, *samples: int, chunks: Sequence[Chunk] = ()) -> bytes:
-    """One pixel, its samples given at their depth."""
+    """Return a PNG of one pixel, its samples given at their depth."""
     packed = struct.pack(">B", 0)
     if depth < 8:
         packed += bytes([samples[0] << (8 - depth)])
@@ -103,7 +103,7 @@ def png_pixel(depth: int, colour: int, *samples: int, chunks: Sequence[Chunk] = 
 
 
 def with_chunks(picture: bytes, *chunks: Chunk) -> bytes:
-    """Chunks put in after the header of a PNG."""
+    """Return a PNG with chunks inserted after its header."""
     return picture[:33] + b"".join(png_chunk(*chunk) for chunk in chunks) + picture[33:]
 
 
@@ -156,7 +156,7 @@ def _xyz(values: Sequence[float]) -> bytes:
 
 
 def rgb_icc(to_xyz: npt.NDArray[np.float64]) -> bytes:
-    """An RGB profile of these colorants and the curve of sRGB."""
+    """Return an RGB profile with these colorants and the curve of sRGB."""
     levels = srgb_to_linear(np.linspace(0, 1, 1024))
     curve = b"curv\0\0\0\0" + struct.pack(">I", len(levels))
     curve += b"".join(struct.pack(">H", round(level * 65535)) for level in levels)
@@ -167,13 +167,13 @@ def rgb_icc(to_xyz: npt.NDArray[np.float64]) -> bytes:
 
 
 def linear_grey_icc() -> bytes:
-    """A grey profile of gamma 1."""
+    """Return a grey profile of gamma 1."""
     curve = b"curv\0\0\0\0" + struct.pack(">I", 0)
     return _icc(b"GRAY", b"XYZ ", b"mntr", {b"kTRC": curve, b"wtpt": _xyz((0.9642, 1, 0.8249))})
 
 
 def black_ink_icc() -> bytes:
-    """A CMYK profile in which the lightness is 100 - K and the three colours print nothing."""
+    """Return a CMYK profile whose lightness is 100 - K; the three colours print nothing."""
     ramp = bytes(range(256))
     nodes = b"".join(bytes([0 if node & 1 else 255, 128, 128]) for node in range(16))
     matrix = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
@@ -185,7 +185,7 @@ def black_ink_icc() -> bytes:
 
 
 def webp_bomb(side: int) -> bytes:
-    """One colour without loss: 34 bytes for any size up to 16384."""
+    """Return one lossless colour: 34 bytes for any size up to 16384."""
     bomb = bytearray(encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True))
     bits = int.from_bytes(bomb[21:25], "little") & ~0xFFFFFFF
     bomb[21:25] = (bits | (side - 1) << 14 | (side - 1)).to_bytes(4, "little")
@@ -193,7 +193,7 @@ def webp_bomb(side: int) -> bytes:
 
 
 def webp_canvas_bomb(side: int) -> bytes:
-    """An animation that announces a canvas far larger than its frame."""
+    """Return an animation that declares a canvas far larger than its frame."""
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
     bomb = bytearray(encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
     bomb[24:30] = (side - 1).to_bytes(3, "little") * 2

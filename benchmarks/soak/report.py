@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Verdict:
     samples: Sequence[Sample]
     bound: float
 
-    @property
+    @cached_property
     def slopes(self) -> dict[str, Slope]:
         """Return the slopes of memory and of objects, both in MB an hour."""
         times = [one.time_s for one in self.samples]

@@ -132,17 +132,9 @@ def test_isolated_lane(setup: Setup) -> None:
 
 
 def test_available_lanes(kl_checkpoint: Path) -> None:
-    """Names are unique; a lane is available where it shows something, with the base beside it."""
+    """Names are unique, and some lanes always run beside the first, the base of the ratios."""
     names = [spec.name for spec in (*REQUEST_LANES, *STREAM_LANES)]
     assert len(set(names)) == len(names)
-
-    def selected(device: str, *wanted: str, is_compiled: bool) -> list[str]:
-        factory = LaneFactory(Setup(kl_checkpoint, device=device), 512, 8, is_compiled=is_compiled)
-        return [spec.name for spec in select(REQUEST_LANES, factory, wanted)]
-
-    held = "diffusers-eager-held-memory"
-    everything = [spec.name for spec in REQUEST_LANES if spec.name != held]
-    assert selected("cuda", is_compiled=True) == everything
-    assert selected("cpu", held, is_compiled=False) == [DIFFUSERS_EAGER, held]
-    some = selected("cuda", "diffusers-compiled", "ours-sequential", is_compiled=False)
-    assert some == [DIFFUSERS_EAGER, "ours-sequential"]
+    factory = LaneFactory(Setup(kl_checkpoint, device="cuda"), 512, 8, is_compiled=False)
+    some = select(REQUEST_LANES, factory, ["diffusers-compiled", "ours-sequential"])
+    assert [spec.name for spec in some] == [DIFFUSERS_EAGER, "ours-sequential"]
