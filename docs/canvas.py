@@ -15,11 +15,13 @@ _ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run
 _REFINE_MS = 120_000
 _SETTLED_S = 8.0
 
-_LAPTOP: dict[str, Any] = {"viewport": {"width": 1360, "height": 800}}
+_LIGHT: dict[str, Any] = {"viewport": {"width": 1360, "height": 800}, "color_scheme": "light"}
+_DARK = _LIGHT | {"color_scheme": "dark"}
 _PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
     "device_scale_factor": 2,
     "has_touch": True,
+    "color_scheme": "light",
 }
 _SUN_AND_TREE = [
     ("yellow", 84, [(0.16, 0.17), (0.161, 0.17)]),
@@ -35,11 +37,11 @@ _BUBBLES = [
     ("white", 14, [(x, y), (x + 0.002, y)]) for x, y in ((0.12, 0.5), (0.09, 0.42), (0.13, 0.35))
 ]
 _SCREENSHOTS = {
-    "canvas-light": (_LAPTOP, "light", "House", _SUN_AND_TREE),
-    "canvas-dark": (_LAPTOP, "dark", "Moon", _STARS),
-    "canvas-phone": (_PHONE, "light", "Fish", _BUBBLES),
+    "canvas-light": (_LIGHT, "House", _SUN_AND_TREE),
+    "canvas-dark": (_DARK, "Moon", _STARS),
+    "canvas-phone": (_PHONE, "Fish", _BUBBLES),
 }
-"""By file: the device, the theme, the example, and strokes of a colour and size (x, y: 0 to 1)."""
+"""By file: the browser's context, the example, and strokes of a colour and size (x, y: 0 to 1)."""
 
 
 def write_screenshots(folder: Path, address: str) -> None:
@@ -54,9 +56,8 @@ def write_screenshots(folder: Path, address: str) -> None:
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=chromium, args=_ARGUMENTS) as browser,
     ):
-        for name, (device, theme, example, strokes) in _SCREENSHOTS.items():
-            with browser.new_context(**device, color_scheme=theme) as context:
-                page = context.new_page()
+        for name, (context, example, strokes) in _SCREENSHOTS.items():
+            with browser.new_page(**context) as page:
                 page.goto(address)
                 page.wait_for_selector('.pill[data-state="connected"]')
                 page.click("#examples")
