@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.core.budget import Budget
 from benchmarks.service.served import module_environment
-from models.device import pick_device
+from models.runtime.device import pick_device
 
 _CACHE = Path(".bench-cache")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from models.catalog import BUNDLED, load_catalog
-from service.front.info import default_fields
-from service.front.refining import ROUTES
+from models.checkpoints.catalog import BUNDLED, load_catalog
+from service.front.generation import ROUTES
+from service.front.routes.models import default_fields
 from service.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from docs.doodles import MUSHROOM, MUSHROOM_AND_TREE, draw
 from docs.service import refine
-from models.styles import Style, load_styles
+from models.styles.presets import Style, load_styles
 
 _SIDE = 128
 _STRENGTH = 0.5

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from models.graphs import Forward
-from models.transfer import to_device
+from models.runtime.forward import Forward
+from models.runtime.transfer import to_device
 
 
 class Autoencoder:

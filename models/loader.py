@@ -12,11 +12,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from models.adapters import NUM_SLOTS, AdapterBank, rank_of
-from models.attention import fuse_projections
 from models.autoencoder import Autoencoder
-from models.catalog import CheckpointError
-from models.layout import (
+from models.checkpoints.layout import (
     WEIGHTS,
     check_class,
     check_scheduler,
@@ -25,11 +22,14 @@ from models.layout import (
     read_json,
     weights_name,
 )
+from models.checkpoints.safetensors_header import read_header
+from models.errors import CheckpointError
 from models.lcm import LCMSchedule
-from models.lora import Lora, fuse, read_lora
+from models.lora.bank import NUM_SLOTS, AdapterBank, rank_of
+from models.lora.parse import Lora, fuse, read_lora
 from models.pipeline import Pipeline
-from models.prompts import PromptEncoder
-from models.weights import read_header
+from models.runtime.attention import fuse_projections
+from models.text_encoder import PromptEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,10 @@ from typing import Any
 
 import psutil
 
-from models.catalog import CheckpointError
-from models.layout import components, read_index, read_json, weights_name
-from models.lora import factor_shapes, plain_name
-from models.weights import num_parameters, read_header
+from models.checkpoints.layout import components, read_index, read_json, weights_name
+from models.checkpoints.safetensors_header import num_parameters, read_header
+from models.errors import CheckpointError
+from models.lora.parse import factor_shapes, plain_name
 
 LARGEST_SIDE = 1024
 """Pixels on a side of the largest picture that is decoded; an upscale has tiles of 512."""

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.graphs import Forward
 from models.lcm import LCMSchedule, alphas_cumprod, guidance_embedding
-from models.transfer import to_device
+from models.runtime.forward import Forward
+from models.runtime.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from models.adapters import AdapterBank
     from models.autoencoder import Autoencoder
-    from models.prompts import PromptEmbeds, PromptEncoder
+    from models.lora.bank import AdapterBank
+    from models.text_encoder import PromptEmbeds, PromptEncoder
 
 GUIDANCE_BOUNDS = (0.5, 20.0)
 """The guidance that the API takes."""

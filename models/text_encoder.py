@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from models.graphs import Forward
-from models.transfer import to_device
+from models.runtime.forward import Forward
+from models.runtime.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

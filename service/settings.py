@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from service.keys import Limits, parse_limits
+from service.api_keys import Limits, parse_limits
 
 CompileMode = Literal["off", "background", "full"]
 Tuning = Literal["off", "kernels", "max"]
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         "or in `full` their sha256 too, see `instant-refine models check`",
     )
     styles: str = Field(
-        "", description="A TOML file with styles of your own, see `models/styles.toml`"
+        "", description="A TOML file with styles of your own, see `models/styles/styles.toml`"
     )
     device: str = Field(
         "auto",

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from models.styles import load_styles
-from service.front.images import read_metadata
-from service.jobs import GenerationParams
+from models.styles.presets import load_styles
+from service.front.images.codec import read_metadata
+from service.protocol.jobs import GenerationParams
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY, MAX_BODY_BYTES, START_S, wait_until
 from tests.test_service import Served

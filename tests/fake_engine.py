@@ -25,11 +25,11 @@ import torch
 
 from models.lcm import LCMSchedule
 from models.pipeline import Conditioning, Pipeline
-from models.prompts import PromptEmbeds
+from models.text_encoder import PromptEmbeds
 from service.engine import worker
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.messages import Ready
+from service.protocol.messages import Ready
 from service.settings import EngineSettings
 from tests.leak import leak
 

@@ -10,13 +10,13 @@ import os
 import resource
 from functools import partial
 
-from models.allocation import bound_malloc, keep_tidy
+from models.malloc import bound_malloc, keep_tidy
+from service.engine_client.process import WorkerProcess
+from service.engine_client.supervisor import Patience
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
-from service.process import WorkerProcess
 from service.settings import Settings
-from service.supervisor import Patience
 from tests.leak import LeakyClient
 
 ENGINE = "tests.fake_engine"

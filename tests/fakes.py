@@ -8,11 +8,11 @@ from collections import deque
 
 import numpy as np
 
-from service.client import EngineHealth, OnProgress
+from service.engine_client.base import EngineHealth, OnProgress
+from service.engine_client.supervisor import State
 from service.errors import RefineError
-from service.jobs import Finished, GenerationParams, Job, Pixels, StageTimes
-from service.messages import Ready
-from service.supervisor import State
+from service.protocol.jobs import Finished, GenerationParams, Job, Pixels, StageTimes
+from service.protocol.messages import Ready
 
 READY = Ready(device="cpu", dtype="float32", model="pocket", max_batch=1)
 

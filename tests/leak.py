@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from service.client import LocalEngineClient
+from service.engine_client.local import LocalEngineClient
 
 _KEPT: list[Any] = []
 

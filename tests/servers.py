@@ -11,7 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.client import EngineClient
+from service.engine_client.base import EngineClient
 from service.front.app import create_app
 from service.front.server import DrainingServer, create_server
 from service.settings import Settings

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from service.admission import CAUTION, Admission, Ticket
+from service.engine_client.admission import CAUTION, Admission, Ticket
 from service.errors import QueueFull, RateLimited, RefineError
 
 

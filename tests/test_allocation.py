@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from models.allocation import KIB
+from models.malloc import KIB
 
 # Threads free pictures of growing sizes, each below something small that stays, as requests do.
 HOARD = """

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from service.client import LocalEngineClient
+from service.engine_client.local import LocalEngineClient
+from service.engine_client.supervisor import Patience
 from service.errors import (
     DeadlineExceeded,
     EngineRestarting,
@@ -21,10 +22,10 @@ from service.errors import (
     QueueFull,
     RefineError,
 )
-from service.jobs import Failed, Finished, GenerationParams, Job, Progress
-from service.messages import Abort, Add, Connection, Fatal, Heartbeat, Ready
+from service.protocol.connection import Connection
+from service.protocol.jobs import Failed, Finished, GenerationParams, Job, Progress
+from service.protocol.messages import Abort, Add, Fatal, Heartbeat, Ready
 from service.settings import EngineSettings
-from service.supervisor import Patience
 
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
 READY = Ready("cpu", "float32", "fake", max_batch=1)

@@ -15,7 +15,7 @@ pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
 
-from service.cluster.app import at_a_front, build, build_front, engines
+from service.ray_serve.deployment import at_a_front, build, build_front, engines
 
 ROOT = Path(__file__).parents[1]
 SENDING_S = 10  # what Serve gives the last answers after the drain

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.cluster.client import RayEngineClient, Seen
 from service.errors import (
     EngineRestarting,
     EngineStarting,
@@ -19,8 +18,9 @@ from service.errors import (
     RateLimited,
     RefineError,
 )
-from service.jobs import Finished, GenerationParams
-from service.messages import Ready
+from service.protocol.jobs import Finished, GenerationParams
+from service.protocol.messages import Ready
+from service.ray_serve.client import RayEngineClient, Seen
 from service.settings import Settings
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)

@@ -23,9 +23,9 @@ import typer
 from PIL import Image
 
 from docs.tables import DOCUMENTS, ROOT, with_tables
-from models.styles import load_styles
-from service.cli import app as command_line
-from service.client import LocalEngineClient
+from models.styles.presets import load_styles
+from service.cli.main import app as command_line
+from service.engine_client.local import LocalEngineClient
 from service.errors import RefineError
 from service.front.app import create_app
 from service.settings import EngineSettings, Settings

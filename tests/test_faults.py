@@ -11,8 +11,8 @@ from functools import partial
 import httpx
 import pytest
 
-from service.messages import Heartbeat
-from service.supervisor import Patience
+from service.engine_client.supervisor import Patience
+from service.protocol.messages import Heartbeat
 from tests.faked import Faked, faked
 from tests.servers import START_S, wait_until
 

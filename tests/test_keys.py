@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from service.keys import (
+from service.api_keys import (
     KeyFileError,
     KeyRecord,
     Limits,
@@ -21,7 +21,7 @@ from service.keys import (
     read_keys,
     write_keys,
 )
-from service.keys_command import app
+from service.cli.keys import app
 
 DIGEST = hashlib.sha256(b"a key").hexdigest()
 

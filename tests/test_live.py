@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.live import Answer, LiveClient
+from service.realtime_client import Answer, LiveClient
 from tests.fakes import FakeEngineClient
 from tests.front.sockets import PICTURE
 from tests.servers import KEY, running_server

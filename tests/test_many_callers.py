@@ -20,11 +20,11 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
-from service.client import LocalEngineClient
+from service.engine_client.local import LocalEngineClient
+from service.engine_client.process import WorkerProcess
 from service.front.app import create_app
-from service.jobs import Progress
-from service.messages import Heartbeat
-from service.process import WorkerProcess
+from service.protocol.jobs import Progress
+from service.protocol.messages import Heartbeat
 from service.settings import Settings
 from tests.fake_serve import ENGINE
 from tests.faked import ROOT, ROUTE, body, faked

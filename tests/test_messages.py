@@ -11,17 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from service.jobs import Failed, Finished, GenerationParams, Job, Progress, StageTimes
-from service.messages import (
-    Abort,
-    Add,
-    Connection,
-    Fatal,
-    Heartbeat,
-    Message,
-    ProtocolError,
-    Ready,
-)
+from service.protocol.connection import Connection, ProtocolError
+from service.protocol.jobs import Failed, Finished, GenerationParams, Job, Progress, StageTimes
+from service.protocol.messages import Abort, Add, Fatal, Heartbeat, Message, Ready
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
 PARAMS = GenerationParams("a \U0001f680 boat\n", 1024, 1024, 4, 0.5, 8.0, (1, 9_999_999_998))

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from service.front.tiles import plan_tiles
-from service.jobs import Pixels
+from service.front.images.tiles import plan_tiles
+from service.protocol.jobs import Pixels
 from tests.engine.runs import load, noise_image
 from tests.front.api import data_url
 from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import service.refine
-from service import cli
+import service.cli.refine
+from service.cli import main as cli
 from service.settings import Settings
 
 
@@ -23,7 +23,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
         taken.append(settings)
 
     (tmp_path / "mine").mkdir()
-    monkeypatch.setattr(service.refine, "refine_file", refine_file)
+    monkeypatch.setattr(service.cli.refine, "refine_file", refine_file)
     monkeypatch.setenv("REFINE_MODELS", f"pocket, {tmp_path / 'mine'}")
     return taken
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from service.bench.report import percentile
-from service.jobs import Finished
-from service.live import LiveClient
+from service.loadgen.report import percentile
+from service.protocol.jobs import Finished
+from service.realtime_client import LiveClient
 from tests.fakes import FakeEngineClient
 from tests.front.sockets import picture
 from tests.servers import START_S, running_server

@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 import pytest
 
-from service.client import LocalEngineClient
+from service.engine_client.local import LocalEngineClient
+from service.engine_client.pool import EnginePool, local_client
 from service.errors import EngineRestarting, EngineStarting, QueueFull, RefineError
-from service.jobs import Finished, GenerationParams, Job
-from service.messages import Fatal
-from service.pool import EnginePool, local_client
+from service.protocol.jobs import Finished, GenerationParams, Job
+from service.protocol.messages import Fatal
 from service.settings import EngineSettings, Settings
 from tests.test_client import HASTE, IMAGE, FakeProcess, FakeSpawner, silent
 

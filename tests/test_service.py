@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.client import LocalEngineClient
-from service.jobs import GenerationParams, Progress
-from service.messages import Heartbeat
+from service.engine_client.local import LocalEngineClient
+from service.protocol.jobs import GenerationParams, Progress
+from service.protocol.messages import Heartbeat
 from service.settings import EngineSettings
 from tests.servers import START_S, running_server, wait_until
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.front.tiles import TILE_SIDE, plan_tiles
+from service.front.images.tiles import TILE_SIDE, plan_tiles
 from tests.test_service import Served, served
 
 pytestmark = pytest.mark.slow

@@ -25,7 +25,7 @@ from benchmarks.core.experiment import Case, Experiment, Session, add_run_argume
 from benchmarks.core.rows import Row
 from benchmarks.core.timing import interleave
 from benchmarks.service.served import model_of, served
-from service.bench.report import percentile
+from service.loadgen.report import percentile
 
 _START_INTERVAL_S = 0.37  # between the starts of two users, who would draw in step without it
 

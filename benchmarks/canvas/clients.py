@@ -16,8 +16,8 @@ from typing import Any, Self
 import httpx
 
 from benchmarks.canvas.drawing import Canvas, Drawing
-from service.front.dataurl import to_data_url
-from service.live import LiveClient
+from service.front.images.data_url import to_data_url
+from service.realtime_client import LiveClient
 
 _ROUTE = "/generations-lcm"
 _COALESCE_MS = 64.0

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from service.bench.pictures import photograph
-from service.jobs import GenerationParams, Job
+from service.loadgen.images import photograph
+from service.protocol.jobs import GenerationParams, Job
 
 _PROMPT = "a red house in a meadow"
 

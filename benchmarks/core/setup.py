@@ -13,9 +13,9 @@ import torch
 
 from benchmarks.core.environment import environment
 from benchmarks.core.experiment import add_run_arguments
-from models.catalog import find_checkpoint
-from models.device import pick_dtype
-from models.hub import local_folder
+from models.checkpoints.catalog import find_checkpoint
+from models.checkpoints.hub import local_folder
+from models.runtime.device import pick_dtype
 from service.settings import Tuning
 
 _NAME = "measured"

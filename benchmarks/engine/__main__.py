@@ -18,7 +18,7 @@ from benchmarks.core.roofline import measure_roofline
 from benchmarks.core.setup import setup_of, setup_parser
 from benchmarks.engine.batch_sweep import BatchSweep
 from benchmarks.engine.ladder_run import LadderRun
-from models.allocation import hold_memory
+from models.malloc import hold_memory
 from service.logs import configure_logging
 
 

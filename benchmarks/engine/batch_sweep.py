@@ -15,8 +15,8 @@ from benchmarks.core.rows import Row
 from benchmarks.core.setup import Setup
 from benchmarks.core.timing import interleave, timed
 from benchmarks.lanes.engine import EngineLane
-from service.bench.report import percentile
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
+from service.loadgen.report import percentile
 
 _MAX_ROWS = {"unet": None, "encode": MAX_ADMISSIONS, "decode": MAX_RETIREMENTS}
 """The most rows that the engine gives to a call of a stage; the UNet has no limit here."""

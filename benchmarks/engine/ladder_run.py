@@ -20,7 +20,7 @@ from benchmarks.core.setup import Setup
 from benchmarks.core.timing import Call, interleave, timed
 from benchmarks.engine.ladder import Rung, rungs_of
 from benchmarks.lanes.base import StagedLane
-from service.bench.report import percentile
+from service.loadgen.report import percentile
 
 _STAGES = {"unet_step_ms": "unet"} | {
     f"{stage}_ms": stage for stage in ("encode", "decode", "text", "copy", "codec")

@@ -29,8 +29,8 @@ from benchmarks.core.setup import Setup, setup_of, setup_parser
 from benchmarks.engine.ladder import Rung, rungs_of
 from benchmarks.lanes.diffusers import DiffusersLane
 from benchmarks.lanes.engine import EngineLane
-from service.jobs import Job, Pixels
 from service.logs import configure_logging
+from service.protocol.jobs import Job, Pixels
 
 MIN_DB = {"float32": 48.0, "float16": 40.0, "bfloat16": 30.0}
 """The least PSNR of the worst picture. 48 dB is every value off by one of 255 levels; 16 bits round

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.lanes.engine import EngineLane
-from service.front.images import Format, encode_image
-from service.jobs import Finished, Job, Pixels
+from service.front.images.codec import Format, encode_image
+from service.protocol.jobs import Finished, Job, Pixels
 
 _CODEC_THREADS = 4
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from benchmarks.core.timing import Call
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 
 
 class Lane(Protocol):

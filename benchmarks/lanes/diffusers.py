@@ -21,9 +21,9 @@ from benchmarks.core.jobs import make_job
 from benchmarks.core.setup import Setup
 from benchmarks.core.timing import Call
 from models.lcm import LCMSchedule, timesteps
-from service.bench.pictures import photograph
-from service.front.images import encode_image
-from service.jobs import Job, Pixels
+from service.front.images.codec import encode_image
+from service.loadgen.images import photograph
+from service.protocol.jobs import Job, Pixels
 
 
 class DiffusersLane:

@@ -14,14 +14,14 @@ import torch
 from benchmarks.core.jobs import make_job
 from benchmarks.core.setup import Setup
 from benchmarks.core.timing import Call
-from models.graphs import Forward
-from models.pictures import pack
 from models.pipeline import Pipeline
-from models.transfer import transfer_of
-from service.bench.pictures import photograph
-from service.engine.loading import load_engine
-from service.front.images import encode_image
-from service.jobs import Finished, Job, Pixels
+from models.runtime.forward import Forward
+from models.runtime.packing import pack
+from models.runtime.transfer import transfer_of
+from service.engine.builder import load_engine
+from service.front.images.codec import encode_image
+from service.loadgen.images import photograph
+from service.protocol.jobs import Finished, Job, Pixels
 from service.settings import EngineSettings, Tuning
 
 

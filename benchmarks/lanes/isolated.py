@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmarks.lanes.base import Lane
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 
 
 class IsolatedLane:

@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.core.setup import Setup
 from benchmarks.lanes.diffusers import DiffusersLane
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 
 
 @dataclass(frozen=True)

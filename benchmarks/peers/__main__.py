@@ -18,8 +18,8 @@ from benchmarks.core.experiment import conduct
 from benchmarks.core.setup import setup_of, setup_parser
 from benchmarks.lanes.registry import LaneFactory
 from benchmarks.peers.comparison import ConcurrentRequests, UserStream
-from models.allocation import hold_memory
-from models.device import default_batch
+from models.malloc import hold_memory
+from models.runtime.device import default_batch
 from service.logs import configure_logging
 
 

@@ -28,8 +28,8 @@ from benchmarks.lanes.registry import (
     select,
 )
 from benchmarks.peers.verification import load_verified
-from service.bench.report import percentile
-from service.jobs import Job
+from service.loadgen.report import percentile
+from service.protocol.jobs import Job
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from benchmarks.core.jobs import varied_jobs
 from benchmarks.lanes.base import Lane
 from benchmarks.lanes.engine import EngineLane
 from benchmarks.lanes.registry import LaneFactory, LaneSpec
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 
 _MAX_DIFFERENCE = {torch.float32: 1, torch.float16: 12, torch.bfloat16: 24}  # of 255 levels
 _LOADING_SHARE = 0.6  # of the budget; a lane that is not loaded by then waits for the next run

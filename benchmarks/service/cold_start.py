@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.core.experiment import Case, Experiment, Session
 from benchmarks.core.rows import Row
 from benchmarks.service.served import served
-from service.bench.load import Target
-from service.bench.trace import Trace
+from service.loadgen.loops import Target
+from service.loadgen.workload import Trace
 
 _READY_WITHIN_S = 3600.0  # it may compile first
 _RESTORED = "full, cache restored"

@@ -17,7 +17,7 @@ import torch
 from diffusers import LatentConsistencyModelImg2ImgPipeline
 from PIL import Image
 
-from service.bench.pictures import photograph_jpeg
+from service.loadgen.images import photograph_jpeg
 
 
 def main() -> None:

@@ -25,12 +25,12 @@ import httpx
 import psutil
 
 from benchmarks.service.served import run_json
-from models.catalog import find_checkpoint
-from models.hub import local_folder
-from service.bench.report import percentile
-from service.client import LocalEngineClient
+from models.checkpoints.catalog import find_checkpoint
+from models.checkpoints.hub import local_folder
+from service.engine_client.local import LocalEngineClient
 from service.front.app import create_app
 from service.front.server import create_server
+from service.loadgen.report import percentile
 from service.settings import Settings
 
 _PORT = 8099

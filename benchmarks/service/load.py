@@ -14,8 +14,8 @@ import json
 import sys
 from http import HTTPStatus
 
-from service.bench.load import Target, closed_loop
-from service.bench.trace import Trace
+from service.loadgen.loops import Target, closed_loop
+from service.loadgen.workload import Trace
 
 
 def main() -> None:

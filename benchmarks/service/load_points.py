@@ -12,9 +12,9 @@ from typing import Any
 from benchmarks.core.experiment import Case, Experiment, Session
 from benchmarks.core.report import draw_lines
 from benchmarks.core.rows import Row
-from service.bench.load import Load, Target, run_load
-from service.bench.report import figures
-from service.bench.trace import Trace
+from service.loadgen.loops import Load, Target, run_load
+from service.loadgen.report import figures
+from service.loadgen.workload import Trace
 
 UNIFORM, MIXED = "4 steps at 512", "mixed"
 _WARM_UP_S = 5.0

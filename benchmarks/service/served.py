@@ -19,7 +19,7 @@ import httpx
 import psutil
 
 _ROOT = Path(__file__).parents[2]
-SERVE = (sys.executable, "-c", "from service.cli import main; main()", "serve")
+SERVE = (sys.executable, "-c", "from service.cli.main import main; main()", "serve")
 """The command without an installation."""
 
 _POLL_S = 0.05

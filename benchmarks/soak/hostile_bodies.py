@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import GOLDEN, OTHERS, WHOLE
 from benchmarks.soak.picture_files import encoded, png, scene
-from service.front.dataurl import to_data_url
+from service.front.images.data_url import to_data_url
 
 GOOD = to_data_url(WHOLE["jpeg"], "jpeg")
 

@@ -14,8 +14,8 @@ import httpx
 
 from benchmarks.soak.golden_files import WHOLE
 from benchmarks.soak.hostile_bodies import GOOD, bodies, files, texts
-from service.front.dataurl import to_data_url
-from service.live import LiveClient
+from service.front.images.data_url import to_data_url
+from service.realtime_client import LiveClient
 
 _ROUTES = ("/lcm-instant-refine", "/generations-lcm")
 _RARE_ROUTES: dict[str, dict[str, str]] = {

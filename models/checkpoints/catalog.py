@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from models.errors import CheckpointError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -21,10 +23,6 @@ Pace = Literal["refine", "live"]
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[A-Za-z0-9][\w./-]*)?")
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be used as it is; the message says what the operator can do."""
 
 
 class Defaults(BaseModel):
@@ -160,7 +158,9 @@ def is_name(text: str) -> bool:
 
 @functools.cache
 def _bundled() -> Mapping[str, Checkpoint]:
-    rows = tomllib.loads(resources.files("models").joinpath("catalog.toml").read_text("utf-8"))
+    rows = tomllib.loads(
+        resources.files("models.checkpoints").joinpath("catalog.toml").read_text("utf-8")
+    )
     return {name: Checkpoint(name=name, **row) for name, row in rows.items()}
 
 

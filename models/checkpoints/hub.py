@@ -21,10 +21,19 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
-from models.catalog import Checkpoint, CheckpointError
-from models.layout import check_files, needed_files, read_index
-from models.manifest import Fault, FileRecord, OnBytes, Scope, find_faults, hash_files, record
-from models.sources import Source, is_bundled, sources_of
+from models.checkpoints.catalog import Checkpoint
+from models.checkpoints.layout import check_files, needed_files, read_index
+from models.checkpoints.manifest import (
+    Fault,
+    FileRecord,
+    OnBytes,
+    Scope,
+    find_faults,
+    hash_files,
+    record,
+)
+from models.checkpoints.sources import Source, is_bundled, sources_of
+from models.errors import CheckpointError
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 
 TEXT_WEIGHTS = "model.safetensors"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

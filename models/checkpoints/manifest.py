@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 
 NAME = "instant-refine-manifest.json"
 FOLDER_SCOPE = ("model_index.json", "*/*")

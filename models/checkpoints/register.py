@@ -10,9 +10,9 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from models.catalog import Checkpoint, CheckpointError, is_hub_id, is_name, load_catalog
-from models.hub import describe, fetch, record_source
-from models.layout import (
+from models.checkpoints.catalog import Checkpoint, is_hub_id, is_name, load_catalog
+from models.checkpoints.hub import describe, fetch, record_source
+from models.checkpoints.layout import (
     CONFIGS,
     Layout,
     check_files,
@@ -20,9 +20,10 @@ from models.layout import (
     read_index,
     read_layout,
 )
-from models.manifest import OnBytes, find_faults
-from models.sources import LORA_FILE, sources_of
-from models.weights import read_header
+from models.checkpoints.manifest import OnBytes, find_faults
+from models.checkpoints.safetensors_header import read_header
+from models.checkpoints.sources import LORA_FILE, sources_of
+from models.errors import CheckpointError
 
 _TWINS = {"SD 1.5": "sd15-lcm-lora", "SDXL": "sdxl-lcm-lora"}
 """The row whose LCM-LoRA and tiny autoencoder fit a family."""

@@ -7,7 +7,7 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.catalog import BUNDLED, Checkpoint, is_hub_id
-from models.layout import WEIGHTS, patterns
-from models.manifest import FOLDER_SCOPE, Scope
+from models.checkpoints.catalog import BUNDLED, Checkpoint, is_hub_id
+from models.checkpoints.layout import WEIGHTS, patterns
+from models.checkpoints.manifest import FOLDER_SCOPE, Scope
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 _PART_FILES = ("config.json", WEIGHTS)

@@ -20,14 +20,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.catalog import CheckpointError
-from models.cores import rows_here
-from models.transfer import to_device
+from models.errors import CheckpointError
+from models.runtime.cpu_parallel import rows_here
+from models.runtime.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from models.lora import Lora
+    from models.lora.parse import Lora
 
 NUM_SLOTS = 8
 MAX_RANK = 128

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import hf_hub_download
 
-from models.styles import hub_file
+from models.styles.presets import hub_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from models.styles import HubFile, Style
+    from models.styles.presets import HubFile, Style
 
 _COMMAND = "instant-refine styles --pull"
 

@@ -18,8 +18,8 @@ from diffusers.loaders.lora_conversion_utils import _maybe_map_sgm_blocks_to_dif
 from peft.utils.other import get_pattern_key
 from safetensors.torch import load_file
 
-from models.catalog import CheckpointError
-from models.weights import read_header
+from models.checkpoints.safetensors_header import read_header
+from models.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

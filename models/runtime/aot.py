@@ -20,9 +20,9 @@ import torch
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 from torch.export import Dim, export
 
-from models.attention import attending_by, pick_backend
-from models.catalog import CheckpointError
-from models.toolkit import use_toolkit
+from models.errors import CheckpointError
+from models.runtime.attention import attending_by, pick_backend
+from models.runtime.cuda_headers import use_toolkit
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -53,7 +53,8 @@ def pick_dtype(name: str, device: str) -> torch.dtype:
 def default_batch(device: str) -> int:
     """Return how many rows of 512 x 512 share a forward when nobody says.
 
-    On a CPU a row for each of torch's threads, since each then has a row to itself (models.cores).
+    On a CPU a row for each of torch's threads, since each then has a row to
+    itself (models.runtime.cpu_parallel).
     """
     return _MAX_BATCH if device != "cpu" else min(_MAX_BATCH, torch.get_num_threads())
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from models.cores import deal
-from models.precision import InFp32
+from models.runtime.cpu_parallel import deal
+from models.runtime.fp32_fallback import InFp32
 
 RowFunction = Callable[..., torch.Tensor]
 """Tensors in, a tensor out, rows as the first dimension of each."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 
 _SLOT = "{prompt}"
 _PATHS = ("lora", "thumbnail")
@@ -83,7 +83,7 @@ def load_styles(own: str = "") -> Mapping[str, Style]:
     A style of the file takes the place of ours of the same name. Raises CheckpointError, with line
     and field, for a row that is not a style.
     """
-    ours = Path(str(resources.files("models").joinpath("styles.toml")))
+    ours = Path(str(resources.files("models.styles").joinpath("styles.toml")))
     styles = _parse(ours.read_text("utf-8"), ours)
     if own:
         try:

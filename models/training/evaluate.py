@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from models.allocation import hold_memory
-from models.device import has_bf16_products, pick_dtype
+from models.malloc import hold_memory
+from models.runtime.device import has_bf16_products, pick_dtype
 from models.training.evaluation.classifier import WIDE, load_judge, own_accuracy, train_judge
 from models.training.evaluation.contact_sheet import contact_sheet
 from models.training.evaluation.latency import Bench, Row, percent

@@ -9,8 +9,8 @@ from pathlib import Path
 from diffusers import LatentConsistencyModelImg2ImgPipeline
 from torch import nn
 
-from models.catalog import BUNDLED
-from models.manifest import record_folder
+from models.checkpoints.catalog import BUNDLED
+from models.checkpoints.manifest import record_folder
 from models.training.networks.architecture import build_scheduler
 from models.training.networks.tokenizer import build_tokenizer
 from models.training.stages.autoencoder import build_autoencoder, load_autoencoder

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from models.allocation import hold_memory
+from models.malloc import hold_memory
 from models.training.export import export, folder_megabytes
 from models.training.loop.checkpoint import Budget
 from models.training.loop.data_parallel import Team, run_together

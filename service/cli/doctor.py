@@ -17,15 +17,16 @@ from rich.table import Table
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
-from models.catalog import CheckpointError, find_checkpoint, load_catalog
-from models.device import pick_device, pick_dtype
-from models.hub import local_folder
-from models.lora_files import local_lora
-from models.styles import load_styles
-from models.toolkit import NoToolkit, find_toolkit
-from service.front.auth import KeyRing, is_loopback
-from service.front.thumbnails import read_thumbnails
-from service.keys import KeyFileError
+from models.checkpoints.catalog import find_checkpoint, load_catalog
+from models.checkpoints.hub import local_folder
+from models.errors import CheckpointError
+from models.lora.files import local_lora
+from models.runtime.cuda_headers import NoToolkit, find_toolkit
+from models.runtime.device import pick_device, pick_dtype
+from models.styles.presets import load_styles
+from service.api_keys import KeyFileError
+from service.front.access_control.keyring import KeyRing, is_loopback
+from service.front.images.thumbnails import read_thumbnails
 from service.settings import Settings
 
 _GIB = 1 << 30

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.keys import KeyFileError, KeyRecord, new_record, read_keys, write_keys
+from service.api_keys import KeyFileError, KeyRecord, new_record, read_keys, write_keys
 
 _SHOWN_DIGITS = 12
 

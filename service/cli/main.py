@@ -12,16 +12,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from models.allocation import bound_malloc, keep_tidy
-from models.catalog import CheckpointError, find_checkpoint, find_checkpoints
-from models.styles import load_styles
+from models.checkpoints.catalog import find_checkpoint, find_checkpoints
+from models.errors import CheckpointError
+from models.malloc import bound_malloc, keep_tidy
+from models.styles.presets import load_styles
+from service.api_keys import KeyFileError
+from service.cli.keys import app as keys_app
+from service.cli.models import app as models_app
 from service.errors import RefineError
-from service.front.auth import is_loopback
-from service.front.schemas import MAX_SEED, SIDES
-from service.keys import KeyFileError
-from service.keys_command import app as keys_app
+from service.front.access_control.keyring import is_loopback
+from service.front.schemas.requests import MAX_SEED, SIDES
 from service.logs import configure_logging
-from service.models_command import app as models_app
 from service.settings import Settings
 
 EXIT_USAGE = 2
@@ -121,7 +122,7 @@ def refine(  # noqa: PLR0917 - typer's options are all by name
     It loads one checkpoint: --model, which may be the modelId of one in REFINE_MODELS, else the
     first of these.
     """
-    from service.refine import refine_file  # noqa: PLC0415
+    from service.cli.refine import refine_file  # noqa: PLC0415
 
     configure_logging("console")
     settings = _only(model, _settings(device=device))
@@ -153,7 +154,7 @@ def warm(
     device: DeviceOption = None,
 ) -> None:
     """Compile the forwards of a checkpoint for the next start, or for an image."""
-    from service.engine.compiler import Compiler  # noqa: PLC0415
+    from service.engine.warmup import Compiler  # noqa: PLC0415
 
     settings = _settings(
         hot_shapes=shapes, cache_dir=save_cache, model=model, device=device, compile="full"
@@ -182,9 +183,9 @@ def bench(  # noqa: PLR0917 - as above
     mixed: Annotated[bool, typer.Option("--mixed", help="Mix steps, strength, sizes, ...")] = False,
 ) -> None:
     """Load a server, ours or another of the same API, and tell latency and throughput."""
-    from service.bench.command import bench as run_bench  # noqa: PLC0415
-    from service.bench.load import Load, Target  # noqa: PLC0415
-    from service.bench.trace import Trace  # noqa: PLC0415
+    from service.loadgen.command import bench as run_bench  # noqa: PLC0415
+    from service.loadgen.loops import Load, Target  # noqa: PLC0415
+    from service.loadgen.workload import Trace  # noqa: PLC0415
 
     if size not in SIDES:
         _fail(f"--size must be one of {', '.join(map(str, SIDES))}", EXIT_USAGE)
@@ -200,7 +201,7 @@ def inspect(
     picture: Annotated[Path, typer.Argument(metavar="FILE", help="A picture of our making")],
 ) -> None:
     """Print the parameters that a picture was made with, as JSON."""
-    from service.front.images import read_metadata  # noqa: PLC0415
+    from service.front.images.codec import read_metadata  # noqa: PLC0415
 
     metadata = read_metadata(picture.read_bytes())
     if metadata is None:
@@ -216,7 +217,7 @@ def styles(
     ] = False,
 ) -> None:
     """List the styles and what each adds to a prompt."""
-    from models.lora_files import pull_loras  # noqa: PLC0415
+    from models.lora.files import pull_loras  # noqa: PLC0415
 
     known = load_styles(_settings().styles)
     if pull:
@@ -232,7 +233,7 @@ def styles(
 @app.command()
 def doctor() -> None:
     """Check this machine, and say how to mend what is amiss."""
-    from service.doctor import diagnose  # noqa: PLC0415 - loads torch
+    from service.cli.doctor import diagnose  # noqa: PLC0415 - loads torch
 
     is_well = diagnose(_settings(), _out)
     raise typer.Exit(0 if is_well else 1)
@@ -272,7 +273,8 @@ def _only(model: str | None, settings: Settings) -> Settings:
 
 def _find_files(settings: Settings, *, pull: bool) -> None:
     """Raise CheckpointError now, not from the engine, when files are not here or not whole."""
-    from models import hub, lora_files  # noqa: PLC0415
+    from models.checkpoints import hub  # noqa: PLC0415
+    from models.lora import files as lora_files  # noqa: PLC0415
 
     styles = load_styles(settings.styles)
     if pull:
@@ -287,14 +289,14 @@ def _find_files(settings: Settings, *, pull: bool) -> None:
 
 def _client(settings: Settings) -> Any:
     if settings.ray:
-        from service.cluster import LOCAL, keep_to_loopback  # noqa: PLC0415
+        from service.ray_serve import LOCAL, keep_to_loopback  # noqa: PLC0415
 
         if settings.ray == LOCAL:
             keep_to_loopback()
-        from service.cluster.app import cluster_client  # noqa: PLC0415
+        from service.ray_serve.deployment import cluster_client  # noqa: PLC0415
 
         return cluster_client(settings)
-    from service.pool import local_client  # noqa: PLC0415
+    from service.engine_client.pool import local_client  # noqa: PLC0415
 
     return local_client(settings)
 

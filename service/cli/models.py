@@ -15,15 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from models.catalog import (
-    BUNDLED,
-    Checkpoint,
-    CheckpointError,
-    find_checkpoint,
-    load_catalog,
-)
-from models.manifest import Fault, OnBytes, Scope, find_faults
-from models.sources import Source
+from models.checkpoints.catalog import BUNDLED, Checkpoint, find_checkpoint, load_catalog
+from models.checkpoints.manifest import Fault, OnBytes, Scope, find_faults
+from models.checkpoints.sources import Source
+from models.errors import CheckpointError
 from service.settings import Settings
 
 _SHOWN_DIGITS = 10
@@ -72,7 +67,7 @@ def pull(model: ModelArgument) -> None:
 
     Each file is held against the digest that the hub announces. It then serves without a network.
     """
-    from models import hub  # noqa: PLC0415 - each command loads what it needs
+    from models.checkpoints import hub  # noqa: PLC0415 - each command loads what it needs
 
     checkpoint = find_checkpoint(model, _own())
     with _hashing() as on_bytes:
@@ -96,7 +91,7 @@ def check(
     Size and sha256, and what is missing or extra; ends with 1, and the names, where something is
     amiss.
     """
-    from models.hub import local_scopes  # noqa: PLC0415
+    from models.checkpoints.hub import local_scopes  # noqa: PLC0415
 
     checkpoint = find_checkpoint(model, _own())
     scopes = local_scopes(checkpoint)
@@ -132,7 +127,7 @@ def add(
 
     It is put into your catalogue, REFINE_CATALOG, unless something in it could not be loaded.
     """
-    from models import adding  # noqa: PLC0415
+    from models.checkpoints import register as adding  # noqa: PLC0415
 
     own = Settings().catalog.expanduser()
     adding.check_name(name, own)
@@ -154,7 +149,7 @@ def add(
 
 
 def _described(checkpoint: Checkpoint) -> dict[str, Any]:
-    from models.hub import local_scopes  # noqa: PLC0415
+    from models.checkpoints.hub import local_scopes  # noqa: PLC0415
 
     try:
         size = sum(_size(scope) for _, scope in local_scopes(checkpoint).values())
@@ -197,14 +192,14 @@ def _faults(checkpoint: Checkpoint, source: Source, scope: Scope, on_bytes: OnBy
 
 
 def _recorded(_: Checkpoint, source: Source, scope: Scope, on_bytes: OnBytes) -> list[Fault]:
-    from models.hub import record_source  # noqa: PLC0415
+    from models.checkpoints.hub import record_source  # noqa: PLC0415
 
     return record_source(source, scope, on_bytes)
 
 
 def _adopt(checkpoint: Checkpoint) -> None:
     """Record what lies in a folder; one that may not be written to is served without a check."""
-    from models.adding import adopt  # noqa: PLC0415
+    from models.checkpoints.register import adopt  # noqa: PLC0415
 
     scope = Scope.of_folder(Path(checkpoint.source))
     if scope.read() is None and not scope.can_write():
@@ -215,7 +210,7 @@ def _adopt(checkpoint: Checkpoint) -> None:
 
 
 def _sources(checkpoint: Checkpoint) -> list[Source]:
-    from models.sources import sources_of  # noqa: PLC0415
+    from models.checkpoints.sources import sources_of  # noqa: PLC0415
 
     return sources_of(checkpoint)
 

@@ -12,13 +12,15 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.catalog import CheckpointError
-from service.client import EngineClient
-from service.front.images import Format, encode_image, read_picture, to_data_url
-from service.front.schemas import RefineRequest, parse_body, picture_parameters
-from service.front.served import Served
-from service.jobs import Finished, GenerationParams, Pixels
-from service.jobs import Progress as StepsDone
+from models.errors import CheckpointError
+from service.engine_client.base import EngineClient
+from service.front.images.codec import Format, encode_image, read_picture, to_data_url
+from service.front.registry import Served
+from service.front.schemas.parsing import parse_body
+from service.front.schemas.requests import RefineRequest
+from service.front.schemas.responses import picture_parameters
+from service.protocol.jobs import Finished, GenerationParams, Pixels
+from service.protocol.jobs import Progress as StepsDone
 from service.settings import Settings
 
 _SUFFIXES: dict[str, Format] = {

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from models.lcm import add_noise, step_coefficients, timesteps
-from models.transfer import to_device
-from service.engine.slots import RowInputs
-from service.engine.stage import Shared, Stage
+from models.runtime.transfer import to_device
+from service.engine.context import Shared, Stage
+from service.engine.slot_tables import RowInputs
 
 if TYPE_CHECKING:
     from models.pipeline import RowNoise
-    from models.prompts import PromptEmbeds
+    from models.text_encoder import PromptEmbeds
     from service.engine.scheduler import Row
-    from service.engine.warming import Warming
+    from service.engine.warmup import Warming
 
 
 class Admitter(Stage):

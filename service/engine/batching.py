@@ -6,15 +6,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from models.graphs import buckets_up_to, fit_bucket
 from models.lcm import num_steps_run
-from service.engine.slots import MAX_STEPS
+from models.runtime.forward import buckets_up_to, fit_bucket
+from service.engine.slot_tables import MAX_STEPS
 from service.errors import GenerationFailed
 
 if TYPE_CHECKING:
     from models.pipeline import Pipeline
     from service.engine.scheduler import Key, Row
-    from service.jobs import Autoencoder, Job
+    from service.protocol.jobs import Autoencoder, Job
 
 
 class Checkpoints:

@@ -11,21 +11,21 @@ import structlog
 import torch
 import transformers
 
-from models.adapters import NUM_SLOTS
-from models.catalog import Checkpoint, CheckpointError, find_checkpoints
-from models.device import default_batch, pick_device, pick_dtype
-from models.graphs import CUDA_BUCKETS, CudaGraphs
-from models.hub import local_folder, local_parts, verify
+from models.checkpoints.catalog import Checkpoint, find_checkpoints
+from models.checkpoints.hub import local_folder, local_parts, verify
+from models.errors import CheckpointError
 from models.loader import Adapter, CheckpointFiles, load_pipeline
-from models.lora_files import local_lora, own_lora
-from models.memory import LARGEST_SIDE, Footprint, free_host_bytes
+from models.lora.bank import NUM_SLOTS
+from models.lora.files import local_lora, own_lora
+from models.memory_estimate import LARGEST_SIDE, Footprint, free_host_bytes
 from models.pipeline import Pipeline
-from models.styles import Style, load_styles
-from service.engine.compiler import COMPILED_SIZES, Compiler
+from models.runtime.device import default_batch, pick_device, pick_dtype
+from models.runtime.forward import CUDA_BUCKETS, CudaGraphs
+from models.styles.presets import Style, load_styles
 from service.engine.engine import Engine
 from service.engine.scheduler import MAX_RETIREMENTS, Scheduler
-from service.engine.warming import Warming
-from service.messages import Ready
+from service.engine.warmup import COMPILED_SIZES, Compiler, Warming
+from service.protocol.messages import Ready
 from service.settings import EngineSettings
 
 _log = structlog.get_logger(__name__)

@@ -1,7 +1,7 @@
 """The compiler process: fills the folder of packages for the shapes that it is told, then ends.
 
-Started by an engine as `python -m service.engine.compiler`, or by `instant-refine warm`. It loads
-the checkpoint itself, so that it shares nothing with the process that serves. It ends with that
+Started by an engine as `python -m service.engine.compile_worker`, or by `instant-refine warm`. It
+loads the checkpoint itself, so it shares nothing with the process that serves. It ends with that
 one: what it holds of a GPU is the next engine's.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -23,57 +22,28 @@ import structlog
 from rich.console import Console
 from rich.progress import track
 
-from service.jobs import rows_that_fit
+from service.engine.warmup import COMPILED_SIZES
 from service.logs import configure_logging
-from service.process import SEALED
+from service.protocol.jobs import rows_that_fit
 from service.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from service.engine.warming import Shape
+    from service.engine.warmup import Shape
 
 _NICENESS = 10
 _LONGEST_S = 24 * 3600.0  # no package takes so long to make
-COMPILED_SIZES = (1, 2)
-"""Rows: one, and any number beyond, have a package each; the second where rows share a call."""
 
 
 _log = structlog.get_logger(__name__)
-
-
-class Compiler:
-    """The process, seen from who starts it."""
-
-    def __init__(self, settings: EngineSettings, shapes: Sequence[Shape]) -> None:
-        command = [
-            sys.executable, "-P", "-m", "service.engine.compiler",
-            f"--settings={settings.model_dump_json()}", f"--shapes={json.dumps(shapes)}",
-        ]  # fmt: skip
-        # Nothing is ever written: that the pipe closes, tells it that nobody waits any more.
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            command, env={**os.environ, **SEALED}, stdin=subprocess.PIPE
-        )
-
-    def has_ended(self) -> bool:
-        if self._process.poll() is None:
-            return False
-        self.wait()
-        return True
-
-    def wait(self) -> int:
-        """Wait for the end; return the exit code, 0 where all was made."""
-        exit_code = self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        return exit_code
 
 
 def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     """Make the packages that are missing; return how many could not be made."""
     import torch  # noqa: PLC0415 - seconds, and not for the engine that imports this module
 
-    from models.graphs import buckets_up_to  # noqa: PLC0415
-    from models.packages import compile_package, package_path  # noqa: PLC0415
-    from service.engine.loading import load_pipelines, max_batch_of  # noqa: PLC0415
+    from models.runtime.aot import compile_package, package_path  # noqa: PLC0415
+    from models.runtime.forward import buckets_up_to  # noqa: PLC0415
+    from service.engine.builder import load_pipelines, max_batch_of  # noqa: PLC0415
 
     _sweep(settings.package_dir)
     max_batch = max_batch_of(settings)
@@ -122,7 +92,7 @@ def _end_with_parent() -> None:
 
 def main() -> int:
     """Compile, at a priority below that of the engine; return the exit code."""
-    parser = argparse.ArgumentParser(prog="service.engine.compiler")
+    parser = argparse.ArgumentParser(prog="service.engine.compile_worker")
     parser.add_argument("--settings", required=True, help="EngineSettings as JSON")
     parser.add_argument("--shapes", required=True, help="[[height, width], ...] as JSON")
     arguments = parser.parse_args()

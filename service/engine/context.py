@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.engine.checkpoints import Checkpoints
-    from service.engine.flights import Flights
+    from service.engine.batching import Checkpoints
+    from service.engine.in_flight import Flights
+    from service.engine.job_state import States
     from service.engine.scheduler import Scheduler
-    from service.engine.slots import SlotTables
-    from service.engine.states import States
+    from service.engine.slot_tables import SlotTables
     from service.engine.stats import EngineStats
 
 

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from models.lcm import lcm_step
+from service.engine.context import Stage
 from service.engine.faults import Fault, caught
-from service.engine.stage import Stage
 
 if TYPE_CHECKING:
     from service.engine.scheduler import Row

@@ -10,26 +10,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from models.transfer import transfer_of
-from service.engine.admitting import Admitter
-from service.engine.checkpoints import Checkpoints
-from service.engine.denoising import Denoiser
+from models.runtime.transfer import transfer_of
+from service.engine.admit import Admitter
+from service.engine.batching import Checkpoints
+from service.engine.context import Shared
+from service.engine.denoise import Denoiser
 from service.engine.faults import memory_bytes
-from service.engine.flights import Flight, Flights
-from service.engine.retiring import Retirer
-from service.engine.slots import SlotTables
-from service.engine.stage import Shared
-from service.engine.states import States
+from service.engine.in_flight import Flight, Flights
+from service.engine.job_state import States
+from service.engine.retire import Retirer
+from service.engine.slot_tables import SlotTables
 from service.engine.stats import EngineStats, Pace
 from service.errors import DeadlineExceeded, GenerationFailed, QueueFull
-from service.jobs import Failed
+from service.protocol.jobs import Failed
 
 if TYPE_CHECKING:
     from models.pipeline import Pipeline
-    from models.transfer import Transfer
+    from models.runtime.transfer import Transfer
     from service.engine.scheduler import Scheduler
-    from service.engine.warming import Warming
-    from service.jobs import Job, Outcome, Progress
+    from service.engine.warmup import Warming
+    from service.protocol.jobs import Job, Outcome, Progress
 
 
 class Engine:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.catalog import CheckpointError
-from service.jobs import Failed, GenerationParams, Job
+from models.errors import CheckpointError
+from service.protocol.jobs import Failed, GenerationParams, Job
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from models.transfer import Moment, Transfer
+    from models.runtime.transfer import Moment, Transfer
     from service.engine.scheduler import Row
 
 _MOST_LEFT = 1

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.engine.faults import Fault, caught, release_memory
-from service.jobs import Failed, Progress
+from service.protocol.jobs import Failed, Progress
 
 if TYPE_CHECKING:
     import torch
 
     from models.pipeline import RowNoise
-    from models.prompts import PromptEmbeds
+    from models.text_encoder import PromptEmbeds
     from service.engine.scheduler import Row, Scheduler
     from service.engine.stats import EngineStats
-    from service.jobs import Job, Outcome
+    from service.protocol.jobs import Job, Outcome
 
 _log = structlog.get_logger(__name__)
 

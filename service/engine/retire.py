@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from models.pictures import pack, unpack
+from models.runtime.packing import pack, unpack
+from service.engine.context import Shared, Stage
 from service.engine.faults import NotFinite
-from service.engine.flights import Decoded
-from service.engine.stage import Shared, Stage
-from service.jobs import Finished, StageTimes
+from service.engine.in_flight import Decoded
+from service.protocol.jobs import Finished, StageTimes
 
 if TYPE_CHECKING:
-    from service.engine.admitting import Admitter
+    from service.engine.admit import Admitter
     from service.engine.scheduler import Row
 
 

@@ -19,13 +19,13 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from service.errors import QueueFull
-from service.jobs import AUTOENCODER_STEPS, rows_that_fit
-from service.shares import Shares
+from service.fair_share import Shares
+from service.protocol.jobs import AUTOENCODER_STEPS, rows_that_fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from service.jobs import Job
+    from service.protocol.jobs import Job
 
 Key = tuple[str, int, int]
 """Checkpoint, height and width: what rows of one forward must have in common."""

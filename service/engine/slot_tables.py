@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from models.lcm import NUM_COEFFICIENTS
-from models.transfer import to_device
+from models.runtime.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,6 +7,10 @@ one at a time between two steps. Until then, and where that fails, a shape runs 
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +21,17 @@ from zipfile import is_zipfile
 import structlog
 import torch
 
-from models.graphs import buckets_up_to
-from models.packages import MAX_ROWS, load_package, package_path
+from models.runtime.aot import MAX_ROWS, load_package, package_path
+from models.runtime.forward import buckets_up_to
 from service.engine.faults import is_sticky
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS
-from service.jobs import rows_that_fit
+from service.protocol.jobs import rows_that_fit
+from service.protocol.process_contract import SEALED
+from service.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from models.graphs import Capturer, Forward, RowFunction
     from models.pipeline import Pipeline
+    from models.runtime.forward import Capturer, Forward, RowFunction
 
     Inputs = tuple[torch.Tensor, ...]
 
@@ -42,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CompilerProcess(Protocol):
-    """A process that makes packages; see `service.engine.compiler`."""
+    """A process that makes packages; see `service.engine.compile_worker`."""
 
     def has_ended(self) -> bool: ...
 
@@ -201,3 +207,34 @@ def _loaded(path: Path, forward: Forward) -> RowFunction:
         if not is_zipfile(path):
             path.unlink(missing_ok=True)
         raise
+
+
+COMPILED_SIZES = (1, 2)
+"""Rows: one, and any number beyond, have a package each; the second where rows share a call."""
+
+
+class Compiler:
+    """The process, seen from who starts it."""
+
+    def __init__(self, settings: EngineSettings, shapes: Sequence[Shape]) -> None:
+        command = [
+            sys.executable, "-P", "-m", "service.engine.compile_worker",
+            f"--settings={settings.model_dump_json()}", f"--shapes={json.dumps(shapes)}",
+        ]  # fmt: skip
+        # Nothing is ever written: that the pipe closes, tells it that nobody waits any more.
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            command, env={**os.environ, **SEALED}, stdin=subprocess.PIPE
+        )
+
+    def has_ended(self) -> bool:
+        if self._process.poll() is None:
+            return False
+        self.wait()
+        return True
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit code, 0 where all was made."""
+        exit_code = self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return exit_code

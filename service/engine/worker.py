@@ -23,22 +23,13 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
-from models.allocation import give_back, hold_memory, keep_tidy
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
+from models.malloc import give_back, hold_memory, keep_tidy
 from service.engine.stats import num_traced
 from service.logs import configure_logging
-from service.messages import (
-    Abort,
-    Add,
-    Connection,
-    Fatal,
-    Heartbeat,
-    Message,
-    ProtocolError,
-    Ready,
-    Sick,
-)
-from service.process import EXIT_BAD_CHECKPOINT, EXIT_SICK_DEVICE
+from service.protocol.connection import Connection, ProtocolError
+from service.protocol.messages import Abort, Add, Fatal, Heartbeat, Message, Ready, Sick
+from service.protocol.process_contract import EXIT_BAD_CHECKPOINT, EXIT_SICK_DEVICE
 from service.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -72,7 +63,7 @@ class Worker:
     def load(self, settings: EngineSettings, load_engine: LoadEngine | None = None) -> Engine:
         """Load and warm the checkpoint, telling the front of each phase.
 
-        `load_engine` is another way to an engine than that of `service.engine.loading`. Raises
+        `load_engine` is another way to an engine than that of `service.engine.builder`. Raises
         CheckpointError or ValueError for what the operator must mend.
         """
         threading.Thread(target=self._read, name="reader", daemon=True).start()
@@ -187,7 +178,7 @@ class Worker:
 
 
 def _load_checkpoint(settings: EngineSettings) -> tuple[Engine, Ready]:
-    from service.engine.loading import load_engine  # noqa: PLC0415
+    from service.engine.builder import load_engine  # noqa: PLC0415
 
     return load_engine(settings)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from service.admission import Admission, Ticket
+from service.engine_client.admission import Admission, Ticket
+from service.engine_client.base import EngineHealth, OnProgress
+from service.engine_client.process import EngineProcess, WorkerProcess
+from service.engine_client.supervisor import Patience, State, Supervisor
 from service.errors import (
     DeadlineExceeded,
     EngineRestarting,
@@ -23,77 +26,12 @@ from service.errors import (
     QueueFull,
     RefineError,
 )
-from service.jobs import Failed, Finished, Job, Progress
-from service.messages import Abort, Add, Heartbeat, Message, Ready
-from service.process import EngineProcess, WorkerProcess
-from service.supervisor import EndReason, Patience, State, Supervisor
+from service.protocol.jobs import Failed, Finished, Job, Progress
+from service.protocol.messages import Abort, Add, Message
 
 if TYPE_CHECKING:
-    from service.jobs import GenerationParams, Pixels
+    from service.protocol.jobs import GenerationParams, Pixels
     from service.settings import EngineSettings
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class EngineHealth:
-    """What is known of the engine: `phase` as its last heartbeat told, `message` why it failed.
-
-    `members` are the engines behind it, where there are several. `ends` counts engines that ended
-    unasked, by reason; where they do so over and over, it `is_crash_looping`.
-    """
-
-    state: State
-    phase: str = "none"
-    ready: Ready | None = None
-    heartbeat: Heartbeat | None = None
-    num_pending: int = 0
-    message: str = ""
-    members: tuple[EngineHealth, ...] = ()
-    ends: Mapping[EndReason, int] = field(default_factory=dict)
-    is_crash_looping: bool = False
-    estimated_wait_s: float = 0.0
-
-
-class EngineClient(Protocol):
-    """How the front reaches an engine, wherever it runs."""
-
-    @property
-    def health(self) -> EngineHealth: ...
-
-    async def start(self) -> None:
-        """Begin to start the engine; return at once."""
-        ...
-
-    async def stop(self) -> None:
-        """End the engine; what still runs fails."""
-        ...
-
-    async def wait_until(self, *states: State) -> EngineHealth:
-        """Wait until the engine is in one of the states; return its health."""
-        ...
-
-    def check_accepts(self, caller: str = "", timeout_s: float = math.inf) -> None:
-        """Raise what `generate` would raise at once, whatever the job is."""
-        ...
-
-    async def generate(
-        self,
-        params: GenerationParams,
-        image: Pixels,
-        *,
-        timeout_s: float,
-        mask: Pixels | None = None,
-        on_progress: OnProgress | None = None,
-        caller: str = "",
-    ) -> Finished:
-        """Make the pictures of one job from `image`, uint8 [H, W, 3]; see `Job` for the mask.
-
-        `caller` names whose share of the engine it is. Cancelling the call aborts the job. Raises
-        QueueFull, RateLimited, EngineStarting, EngineRestarting, DeadlineExceeded or
-        GenerationFailed.
-        """
-        ...
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
-from service.client import EngineClient, EngineHealth, LocalEngineClient, OnProgress
+from service.engine_client.base import EngineClient, EngineHealth, OnProgress
+from service.engine_client.local import LocalEngineClient
+from service.engine_client.supervisor import State
 from service.errors import QueueFull, RefineError
-from service.supervisor import State
 
 if TYPE_CHECKING:
-    from service.jobs import Finished, GenerationParams, Pixels
+    from service.protocol.jobs import Finished, GenerationParams, Pixels
     from service.settings import Settings
 
 _BEST_FIRST: tuple[State, ...] = ("serving", "starting", "restarting", "failed", "stopped")

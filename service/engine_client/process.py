@@ -8,13 +8,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-from service.messages import Connection
+from service.protocol.connection import Connection
+from service.protocol.process_contract import SEALED
 
 if TYPE_CHECKING:
     from service.settings import EngineSettings
-
-EXIT_SICK_DEVICE = 70
-EXIT_BAD_CHECKPOINT = 78
 
 _END_S = 5.0
 
@@ -22,9 +20,6 @@ _END_S = 5.0
 # 46 ms take 3 s where another process shares the cores, since the spinning keeps it waiting; with
 # 10,000 it is 50 ms alone and 0.2 s in company; without any spinning 90 ms alone.
 _TUNED = {"GOMP_SPINCOUNT": "10000"}
-
-# An engine never reaches for the hub and never runs a checkpoint's code.
-SEALED = {"HF_HUB_OFFLINE": "1", "DIFFUSERS_DISABLE_REMOTE_CODE": "true"}
 
 
 class EngineProcess(Protocol):

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from service.messages import Fatal, Heartbeat, Message, ProtocolError, Ready, Sick
-from service.process import EXIT_SICK_DEVICE, EngineProcess, WorkerProcess
+from service.engine_client.process import EngineProcess, WorkerProcess
+from service.protocol.connection import ProtocolError
+from service.protocol.messages import Fatal, Heartbeat, Message, Ready, Sick
+from service.protocol.process_contract import EXIT_SICK_DEVICE
 
 if TYPE_CHECKING:
     from service.settings import EngineSettings

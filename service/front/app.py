@@ -9,16 +9,19 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
-from service.client import EngineClient
-from service.front import api, info, realtime, styles
-from service.front.access import AccessLog
-from service.front.answers import UnforeseenErrors, install_error_handlers
-from service.front.cors import Cors
-from service.front.front import Front, check_key_of_route
-from service.front.hosts import HostGuard
-from service.front.metrics import RequestMetrics
-from service.front.page import page_router
-from service.front.watchdog import LoopWatchdog
+from service.engine_client.base import EngineClient
+from service.front.dependencies import check_key_of_route
+from service.front.http.cors import Cors
+from service.front.http.errors import UnforeseenErrors, install_error_handlers
+from service.front.http.hosts import HostGuard
+from service.front.http.observer import AccessLog
+from service.front.realtime import endpoint
+from service.front.routes import health, models, refine, styles, tickets
+from service.front.routes.metrics import metrics_router
+from service.front.routes.page import page_router
+from service.front.state import Front
+from service.front.telemetry.loop_watchdog import LoopWatchdog
+from service.front.telemetry.metrics import RequestMetrics
 from service.settings import Settings
 
 HOSTED_PREFIX = "/api/rest/v1"
@@ -48,12 +51,14 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.front = front
-    app.include_router(api.router)
-    app.include_router(api.router, prefix=HOSTED_PREFIX, include_in_schema=False)
-    app.include_router(info.router)
+    app.include_router(refine.router)
+    app.include_router(refine.router, prefix=HOSTED_PREFIX, include_in_schema=False)
+    app.include_router(models.router)
+    app.include_router(health.router)
     app.include_router(styles.router)
-    app.include_router(info.metrics_router(is_open=settings.open_metrics))
-    app.include_router(realtime.router)
+    app.include_router(metrics_router(is_open=settings.open_metrics))
+    app.include_router(tickets.router)
+    app.include_router(endpoint.router)
     app.include_router(page_router())
     app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)

@@ -10,24 +10,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from models.catalog import Pace
-from service.client import EngineClient
+from models.checkpoints.catalog import Pace
+from service.engine_client.base import EngineClient
 from service.errors import EngineRestarting
-from service.front.adjustments import find_adjustments
-from service.front.front import Front
-from service.front.images import Format, encode_image, read_picture
-from service.front.masks import composite, looks_inverted, read_mask
-from service.front.schemas import (
-    Cost,
-    InpaintRequest,
-    LcmGenerationJob,
-    RefineRequest,
-    UpscaleRequest,
-    picture_parameters,
-)
-from service.front.served import check_fits
-from service.front.tiles import blend_tiles
-from service.jobs import Finished, GenerationParams, Pixels
+from service.front.images.codec import Format, encode_image, read_picture
+from service.front.images.masks import composite, looks_inverted, read_mask
+from service.front.images.tiles import blend_tiles
+from service.front.registry import check_fits
+from service.front.schemas.adjustments import find_adjustments
+from service.front.schemas.requests import InpaintRequest, RefineRequest, UpscaleRequest
+from service.front.schemas.responses import Cost, LcmGenerationJob, picture_parameters
+from service.front.state import Front
+from service.protocol.jobs import Finished, GenerationParams, Pixels
 from service.settings import Settings
 
 

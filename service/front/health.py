@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from service.client import EngineHealth
-from service.front.front import Front
+from service.engine_client.base import EngineHealth
+from service.front.state import Front
 
 
 @dataclass(frozen=True)

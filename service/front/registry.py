@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from models.catalog import Checkpoint, Pace, find_checkpoints, load_catalog
-from models.styles import Style, load_styles
+from models.checkpoints.catalog import Checkpoint, Pace, find_checkpoints, load_catalog
+from models.styles.presets import Style, load_styles
 from service.errors import ValidationFailed
-from service.front.schemas import Chosen, RefineRequest
-from service.front.thumbnails import Thumbnail, read_thumbnails
-from service.jobs import GenerationParams
-from service.messages import Ready
+from service.front.images.thumbnails import Thumbnail, read_thumbnails
+from service.front.schemas.requests import Chosen, RefineRequest
+from service.protocol.jobs import GenerationParams
+from service.protocol.messages import Ready
 from service.settings import Settings
 
 Row = TypeVar("Row")

@@ -14,10 +14,10 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from models.allocation import KIB
-from service.front.connections import GuardedHttp
-from service.front.front import Front
-from service.front.sockets import MAX_MESSAGE_BYTES, WatchedWebSocket
+from models.malloc import KIB
+from service.front.http.protocol import GuardedHttp
+from service.front.http.websocket_protocol import MAX_MESSAGE_BYTES, WatchedWebSocket
+from service.front.state import Front
 from service.settings import Settings
 
 _SWITCH_S = 0.0005

@@ -8,24 +8,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from fastapi import Security
-from fastapi.security import HTTPBearer
-from starlette.requests import HTTPConnection, Request
-
-from service.client import EngineClient
+from service.api_keys import Rate
+from service.engine_client.base import EngineClient
 from service.errors import Draining
-from service.front.auth import ANYBODY, Caller, KeyRing
-from service.front.bodies import Bodies
-from service.front.decoding import Decoders
-from service.front.metrics import Metrics
-from service.front.pacing import Cadence
-from service.front.quotas import Quotas
-from service.front.seats import Seats
-from service.front.served import Served
-from service.front.tickets import TicketBox
-from service.keys import Rate
+from service.front.access_control.body_budget import Bodies
+from service.front.access_control.keyring import ANYBODY, Caller, KeyRing
+from service.front.access_control.quotas import Quotas
+from service.front.access_control.socket_limit import Seats
+from service.front.access_control.tickets import TicketBox
+from service.front.images.decode_pool import Decoders
+from service.front.realtime.pacing import Cadence
+from service.front.registry import Served
+from service.front.telemetry.metrics import Metrics
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -130,39 +126,3 @@ def about_to_end() -> Draining:
     return Draining(
         "the service is about to end, try another one", retry_after_s=_DRAIN_RETRY_AFTER_S
     )
-
-
-def front_of(connection: HTTPConnection) -> Front:
-    """Return the front that serves a request or a socket."""
-    front: Front = connection.app.state.front
-    return front
-
-
-async def require_key(
-    request: Request,
-    _documented: Annotated[object, Security(HTTPBearer(auto_error=False))],
-) -> None:
-    """Refuse a caller without a key, before anything of the body is read; note whose it is.
-
-    Raises AccessDenied or RateLimited. The bearer scheme is named so that `/docs` offers to send
-    a key. It waits for nothing, but a plain function would be run on a thread of its own.
-    """
-    _authenticate(request)
-
-
-def check_key_of_route(request: Request) -> None:
-    """Raise what `require_key` does where the route that a path led to asks for a key."""
-    dependencies = getattr(request.scope.get("route"), "dependencies", [])
-    if any(depends.dependency is require_key for depends in dependencies):
-        _authenticate(request)
-
-
-def _authenticate(request: Request) -> None:
-    peer = request.client.host if request.client else ""
-    request.state.caller = front_of(request).keys.authenticate(request.headers, peer=peer)
-
-
-def caller_of(request: Request) -> Caller:
-    """Return whose request it is; `require_key` has noted it."""
-    caller: Caller = request.state.caller
-    return caller

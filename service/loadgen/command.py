@@ -8,9 +8,9 @@ import json
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from service.bench.load import Load, Run, Target, run_load
-from service.bench.report import figures, to_table
-from service.bench.trace import Trace
+from service.loadgen.loops import Load, Run, Target, run_load
+from service.loadgen.report import figures, to_table
+from service.loadgen.workload import Trace
 
 
 def bench(

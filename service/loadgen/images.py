@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from service.front.images import encode_image
-from service.jobs import Pixels
+from service.front.images.codec import encode_image
+from service.protocol.jobs import Pixels
 
 
 def photograph(height: int, width: int) -> Pixels:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from rich.table import Table
 
-from service.bench.load import NO_ANSWER, Run
+from service.loadgen.loops import NO_ANSWER, Run
 
 
 def percentile(values: list[float], share: float) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from models.styles import load_styles
-from service.bench.pictures import photograph_jpeg
-from service.front.dataurl import to_data_url
-from service.front.schemas import MAX_SEED
+from models.styles.presets import load_styles
+from service.front.images.data_url import to_data_url
+from service.front.schemas.requests import MAX_SEED
+from service.loadgen.images import photograph_jpeg
 
 _PROMPTS = (
     "a red house in a meadow",

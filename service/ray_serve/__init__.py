@@ -1,4 +1,4 @@
-"""Engines on a Ray cluster: replicas of a Serve deployment behind the seam of `service.client`."""
+"""Engines on a Ray cluster: replicas of a Serve deployment behind `service.engine_client`."""
 
 import os
 

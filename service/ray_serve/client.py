@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from service.admission import Admission
-from service.client import EngineHealth, OnProgress
+from service.engine_client.admission import Admission
+from service.engine_client.base import EngineHealth, OnProgress
+from service.engine_client.supervisor import State
 from service.errors import EngineRestarting, EngineStarting
-from service.supervisor import State
 
 if TYPE_CHECKING:
-    from service.jobs import Finished, GenerationParams, Pixels
-    from service.messages import Ready
+    from service.protocol.jobs import Finished, GenerationParams, Pixels
+    from service.protocol.messages import Ready
     from service.settings import Settings
 
 POLL_S = 0.5

@@ -10,11 +10,11 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 
-from service.cluster import LOCAL
-from service.cluster.client import RayEngineClient
-from service.cluster.engines import APPLICATION, ENGINE, ServeEngines
-from service.cluster.replica import EngineReplica
 from service.front.app import create_app
+from service.ray_serve import LOCAL
+from service.ray_serve.client import RayEngineClient
+from service.ray_serve.handles import APPLICATION, ENGINE, ServeEngines
+from service.ray_serve.replica import EngineReplica
 from service.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.schema import ApplicationStatus
 
-from service.cluster.client import RETRY_AFTER_S, Seen
-from service.cluster.replica import Refusal
 from service.errors import (
     DeadlineExceeded,
     EngineRestarting,
@@ -21,10 +19,12 @@ from service.errors import (
     RateLimited,
     RefineError,
 )
+from service.ray_serve.client import RETRY_AFTER_S, Seen
+from service.ray_serve.replica import Refusal
 
 if TYPE_CHECKING:
-    from service.jobs import Finished, GenerationParams, Pixels
-    from service.messages import Ready
+    from service.protocol.jobs import Finished, GenerationParams, Pixels
+    from service.protocol.messages import Ready
 
 APPLICATION = "instant-refine"
 ENGINE = "engine"

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.client import LocalEngineClient
+from service.engine_client.local import LocalEngineClient
 from service.errors import RefineError
 from service.logs import configure_logging
 from service.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from service.jobs import Finished, GenerationParams, Pixels
-    from service.messages import Ready
+    from service.protocol.jobs import Finished, GenerationParams, Pixels
+    from service.protocol.messages import Ready
 
 EXIT_ENGINE_ENDED = 70
 

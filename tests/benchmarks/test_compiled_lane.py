@@ -13,8 +13,9 @@ import torch
 from benchmarks.core.jobs import make_job
 from benchmarks.core.setup import Setup
 from benchmarks.lanes.engine import EngineLane
-from models.graphs import CudaGraphs
-from service.engine import loading, warming
+from models.runtime.forward import CudaGraphs
+from service.engine import builder as loading
+from service.engine import warmup as warming
 
 SIDE = 64
 

@@ -15,7 +15,7 @@ from benchmarks.lanes.registry import LaneFactory
 from benchmarks.lanes.stream_diffusion import StreamLane
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.comparison import ConcurrentRequests, UserStream
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 from tests.checkpoints import write_taesd
 
 REQUEST_LANES = [

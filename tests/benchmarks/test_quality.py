@@ -14,7 +14,7 @@ from benchmarks.core.rows import read_rows
 from benchmarks.engine import ladder, quality
 from benchmarks.engine.ladder import Rung
 from benchmarks.lanes.engine import EngineLane
-from service.jobs import Job, Pixels
+from service.protocol.jobs import Job, Pixels
 
 Run = Callable[..., dict[str, Any]]
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, WebSocketRoute, expect
 
-from service.front.images import read_metadata
+from service.front.images.codec import read_metadata
 from tests.browser.canvas_page import PICTURE_MS, CanvasPage
 from tests.browser.service import Service
 

@@ -12,7 +12,7 @@ from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.jobs import Failed, Finished, GenerationParams, Job, Pixels, Progress
+from service.protocol.jobs import Failed, Finished, GenerationParams, Job, Pixels, Progress
 
 SIDE = 128
 """Pixels of a test's picture where the size does not matter: the engine knows no sizes."""

@@ -14,7 +14,7 @@ import torch
 from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS, Scheduler
-from service.jobs import Failed, Finished, Job
+from service.protocol.jobs import Failed, Finished, Job
 from tests.checkpoints import write_taesd
 from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
 

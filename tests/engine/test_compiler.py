@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-import models.packages
-from service.engine.compiler import Compiler, compile_shapes
+import models.runtime.aot
+from service.engine.compile_worker import compile_shapes
+from service.engine.warmup import Compiler
 from service.settings import CompileMode, Settings, Tuning
 from tests.servers import wait_until
 
@@ -42,7 +43,7 @@ def test_a_tuning_has_its_kernels_and_its_folder(
         made[path.stem.rsplit("-", 1)[0]] = (module, picks_attention, autotunes)
         assert path.parent == tmp_path / tune
 
-    monkeypatch.setattr(models.packages, "compile_package", note)
+    monkeypatch.setattr(models.runtime.aot, "compile_package", note)
     settings = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
         tune=tune, cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
@@ -69,9 +70,9 @@ def test_who_waits_on_a_terminal_sees_a_bar(
 ) -> None:
     """A log has a line for each package instead, also that of a service which serves meanwhile."""
     told = io.StringIO()
-    monkeypatch.setattr(models.packages, "compile_package", lambda *_, **__: None)
+    monkeypatch.setattr(models.runtime.aot, "compile_package", lambda *_, **__: None)
     monkeypatch.setattr(
-        "service.engine.compiler.Console",
+        "service.engine.compile_worker.Console",
         lambda **_: Console(file=told, force_terminal=is_terminal, width=80),
     )
     (engine,) = Settings(
@@ -92,7 +93,7 @@ def test_a_compiler_ends_with_who_started_it(tiny_checkpoint: Path, tmp_path: Pa
     ).engines()  # fmt: skip
     code = (
         "import os, sys\n"
-        "from service.engine.compiler import Compiler\n"
+        "from service.engine.warmup import Compiler\n"
         "from service.settings import EngineSettings\n"
         "settings = EngineSettings.model_validate_json(sys.argv[1])\n"
         "print(Compiler(settings, settings.hot_shapes)._process.pid, flush=True)\n"

@@ -12,10 +12,10 @@ import torch
 
 from models.lcm import guidance_embedding
 from models.pipeline import Conditioning, Pipeline
-from models.prompts import PromptEmbeds
+from models.text_encoder import PromptEmbeds
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.jobs import Failed, Finished, Job, Progress
+from service.protocol.jobs import Failed, Finished, Job, Progress
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
 

@@ -16,11 +16,11 @@ import torch
 from models.autoencoder import Autoencoder
 from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
-from models.prompts import PromptEmbeds
+from models.text_encoder import PromptEmbeds
 from service.engine.engine import Engine
 from service.engine.faults import SickDevice, is_out_of_memory, is_sticky
 from service.engine.scheduler import Scheduler
-from service.jobs import Failed, Finished, Job
+from service.protocol.jobs import Failed, Finished, Job
 from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
 
 SIDE = 64

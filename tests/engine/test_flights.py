@@ -15,7 +15,7 @@ from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.jobs import Failed, Finished, Job, Pixels, Progress, StageTimes
+from service.protocol.jobs import Failed, Finished, Job, Pixels, Progress, StageTimes
 from tests.engine.late import LateTransfer
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 from tests.engine.test_engine import mixed_jobs

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import LCMScheduler
 
-from models.pictures import to_uint8
 from models.pipeline import Pipeline
-from service.jobs import Job, Pixels
+from models.runtime.packing import to_uint8
+from service.protocol.jobs import Job, Pixels
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
 

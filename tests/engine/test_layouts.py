@@ -24,7 +24,7 @@ from PIL import Image
 from models.lcm import timesteps
 from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
-from service.jobs import Finished, Job, Pixels
+from service.protocol.jobs import Finished, Job, Pixels
 from tests.checkpoints import sdxl_unet, write_plain_checkpoint, write_sdxl_checkpoint, write_taesd
 from tests.engine.runs import levels_apart, make_engine, make_job, picture, run
 from tests.models.loras import EVERYWHERE, random_factors, write_lora

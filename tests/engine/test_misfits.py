@@ -10,8 +10,8 @@ import pytest
 import structlog.testing
 from diffusers import LCMScheduler
 
-from models.catalog import CheckpointError
-from service.engine.loading import load_engine, load_pipelines
+from models.errors import CheckpointError
+from service.engine.builder import load_engine, load_pipelines
 from service.settings import EngineSettings, Settings
 from tests.checkpoints import sdxl_unet, write_sdxl_checkpoint
 from tests.engine.runs import load

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from models.pipeline import Pipeline
-from models.styles import load_styles
+from models.styles.presets import load_styles
+from service.engine.builder import load_pipelines
 from service.engine.engine import Engine
-from service.engine.loading import load_pipelines
 from service.engine.scheduler import Scheduler
-from service.jobs import Finished, Job
+from service.protocol.jobs import Finished, Job
 from service.settings import Settings
 from tests.engine.runs import SIDE, levels_apart, load, make_job, noise_image, run
 from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora

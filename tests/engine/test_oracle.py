@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from models.catalog import find_checkpoint
-from models.hub import local_folder
-from service.jobs import Job, Pixels
+from models.checkpoints.catalog import find_checkpoint
+from models.checkpoints.hub import local_folder
+from service.protocol.jobs import Job, Pixels
 from tests.checkpoints import load_oracle, write_checkpoint
 from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
 

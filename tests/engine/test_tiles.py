@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.pipeline import Pipeline, RowNoise
-from service.jobs import Finished
+from service.protocol.jobs import Finished
 from tests.engine.runs import (
     SIDE,
     levels_apart,

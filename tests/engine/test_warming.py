@@ -10,13 +10,13 @@ from typing import NoReturn
 import pytest
 import torch
 
-from models.graphs import CUDA_BUCKETS
-from models.packages import compile_package, package_path
 from models.pipeline import Pipeline
+from models.runtime.aot import compile_package, package_path
+from models.runtime.forward import CUDA_BUCKETS
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.engine.warming import Shape, Warming
-from service.jobs import Failed, Finished, Job
+from service.engine.warmup import Shape, Warming
+from service.protocol.jobs import Failed, Finished, Job
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 from tests.engine.test_engine import mixed_jobs
 from tests.models.test_graphs import RecordingCapturer
@@ -232,7 +232,7 @@ def to_be_captured(
 ) -> tuple[Pipeline, Warming]:
     """A pipeline whose packages are there, and whose captures fail."""
     pipeline = load(checkpoint)
-    monkeypatch.setattr("service.engine.warming.load_package", lambda _path, module: module)
+    monkeypatch.setattr("service.engine.warmup.load_package", lambda _path, module: module)
     warming = Warming(folder, (1,), MAX_BATCH, Compilers(), FailingCapturer(error))
     warming.add(pipeline, SIDE, SIDE)
     for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
@@ -252,7 +252,7 @@ def test_a_package_that_does_not_equal_eager_is_not_used(
                 package_path(tmp_path, forward.name, forward.module, inputs).touch()
 
     monkeypatch.setattr(
-        "service.engine.warming.load_package",
+        "service.engine.warmup.load_package",
         lambda _path, module: lambda *inputs: 2 * module(*inputs) + 500,
     )
     warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers(leave_files))

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from service.engine import worker
-from service.messages import Abort, Connection
+from service.protocol.connection import Connection
+from service.protocol.messages import Abort
 from tests.servers import wait_until
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.errors import RefineError
-from service.front.images import ImageLimits, Pixels, decode_image
+from service.front.images.codec import ImageLimits, Pixels, decode_image
 
 PATH = "$.imageDataUrl"
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.catalog import load_catalog
-from models.styles import load_styles
-from service.client import EngineHealth
+from models.checkpoints.catalog import load_catalog
+from models.styles.presets import load_styles
+from service.api_keys import KeyRecord, digest_of, write_keys
+from service.engine_client.base import EngineHealth
 from service.errors import (
     EngineRestarting,
     EngineStarting,
@@ -27,9 +28,8 @@ from service.errors import (
     QueueFull,
     RefineError,
 )
-from service.front.images import read_metadata
-from service.front.schemas import MAX_SEED, SIDES
-from service.keys import KeyRecord, digest_of, write_keys
+from service.front.images.codec import read_metadata
+from service.front.schemas.requests import MAX_SEED, SIDES
 from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.front.api import (

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from starlette.datastructures import Headers
 
+from service.api_keys import KeyFileError, KeyRecord, Limits, Rate, digest_of, write_keys
 from service.errors import AccessDenied, RateLimited
-from service.front.auth import ANYBODY, KeyRing, is_loopback
-from service.front.floods import FloodGate, TokenBucket
-from service.keys import KeyFileError, KeyRecord, Limits, Rate, digest_of, write_keys
+from service.front.access_control.keyring import ANYBODY, KeyRing, is_loopback
+from service.front.access_control.token_bucket import FloodGate, TokenBucket
 
 
 class Clock:

@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from service.errors import QueueFull, RateLimited
+from service.front.access_control.body_budget import Bodies, HeldBody
 from service.front.app import create_app
-from service.front.bodies import Bodies, HeldBody
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.front.api import ROUTES, Api

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.front.connections import GuardedHttp
+from service.front.http.protocol import GuardedHttp
 from tests.servers import KEY, running_server
 
 ROUTE = b"POST /lcm-instant-refine HTTP/1.1\r\n"

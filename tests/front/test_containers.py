@@ -19,7 +19,7 @@ from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import GOLDEN, OTHERS, P3, WHOLE
 from benchmarks.soak.picture_files import encoded, flat, png, scene, with_chunks
 from service.errors import BodyTooLarge, ImageInvalid, ImageTooLarge
-from service.front.images import ImageLimits, read_picture, to_data_url
+from service.front.images.codec import ImageLimits, read_picture, to_data_url
 from tests.front.reading import PATH, decode, error_levels, refusal
 
 _BOMBS = """

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.errors import BodyTooLarge, ImageInvalid
-from service.front.images import ImageLimits, decode_data_url, to_data_url
+from service.front.images.codec import ImageLimits, decode_data_url, to_data_url
 
 DATA = bytes(range(256))
 BASE64 = base64.b64encode(DATA).decode()

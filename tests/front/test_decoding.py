@@ -17,10 +17,10 @@ import pytest
 
 from benchmarks.soak.picture_files import webp_bomb
 from service.errors import ImageInvalid, RefineError, ValidationFailed
-from service.front import api as api_routes
-from service.front import decoding
-from service.front.decoding import Decoders, Isolation
-from service.front.images import decode_image
+from service.front.images import decode_pool as decoding
+from service.front.images.codec import decode_image
+from service.front.images.decode_pool import Decoders, Isolation
+from service.front.routes import refine as api_routes
 from tests.fakes import FakeEngineClient
 from tests.front.api import PICTURE, ROUTES, Api
 from tests.servers import KEY, running_server

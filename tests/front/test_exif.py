@@ -16,7 +16,7 @@ from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import OTHERS, WHOLE
 from benchmarks.soak.picture_files import encoded, flat, scene, with_chunks
 from service.errors import ImageInvalid
-from service.front.images import (
+from service.front.images.codec import (
     Metadata,
     Pixels,
     encode_image,

@@ -14,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.soak.picture_files import scene
-from models.catalog import load_catalog
-from service.cli import app
-from service.front.images import read_metadata
-from service.front.schemas import MAX_SEED
-from service.jobs import Finished
+from models.checkpoints.catalog import load_catalog
+from service.cli.main import app
+from service.front.images.codec import read_metadata
+from service.front.schemas.requests import MAX_SEED
+from service.protocol.jobs import Finished
 from tests.fakes import FakeEngineClient
 from tests.front.api import ROUTES, Api, data_url, picture_of
 from tests.servers import running_server

@@ -13,7 +13,7 @@ from PIL import Image
 from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import P3
 from benchmarks.soak.picture_files import encoded, flat, scene, with_chunks
-from service.front.images import Pixels
+from service.front.images.codec import Pixels
 from tests.front.reading import decode, error_levels
 
 

@@ -17,7 +17,13 @@ from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import GOLDEN, P3, WHOLE
 from benchmarks.soak.picture_files import encoded, flat, png, scene, with_chunks
 from service.errors import ImageTooLarge
-from service.front.images import ImageLimits, encode_image, fit_cover, read_picture, to_data_url
+from service.front.images.codec import (
+    ImageLimits,
+    encode_image,
+    fit_cover,
+    read_picture,
+    to_data_url,
+)
 from tests.front.reading import PATH, decode, error_levels, refusal
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.jobs import Pixels
+from service.protocol.jobs import Pixels
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api, data_url, picture_of
 

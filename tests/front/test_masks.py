@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks.soak.picture_files import encoded, scene
 from service.errors import ImageInvalid, ValidationFailed
-from service.front.masks import WHITE, composite, looks_inverted, read_mask
-from service.jobs import Pixels
+from service.front.images.masks import WHITE, composite, looks_inverted, read_mask
+from service.protocol.jobs import Pixels
 
 SIDE = 96
 ORIGINAL: Pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)

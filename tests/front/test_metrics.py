@@ -16,11 +16,11 @@ import pytest
 from prometheus_client import generate_latest
 from websockets.exceptions import InvalidStatus
 
-from service.client import EngineHealth
-from service.front.metrics import Metrics, RequestMetrics
-from service.front.painter import DENIED
-from service.front.watchdog import LoopWatchdog
-from service.messages import Heartbeat
+from service.engine_client.base import EngineHealth
+from service.front.realtime.session import DENIED
+from service.front.telemetry.loop_watchdog import LoopWatchdog
+from service.front.telemetry.metrics import Metrics, RequestMetrics
+from service.protocol.messages import Heartbeat
 from tests.fakes import READY, FakeEngineClient
 from tests.front.api import Api
 from tests.front.sockets import greeted, opened

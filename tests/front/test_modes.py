@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.front.modes import flattened, to_eight_bits
+from service.front.images.color_modes import flattened, to_eight_bits
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "I;16"])

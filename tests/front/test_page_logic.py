@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from service.front.app import create_app
-from service.front.schemas import MAX_PROMPT_CHARS, MAX_SEED, SIDES
+from service.front.schemas.requests import MAX_PROMPT_CHARS, MAX_SEED, SIDES
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY, running_server

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.soak.picture_files import encoded, scene
-from service.bench.report import percentile
-from service.client import LocalEngineClient
-from service.live import LiveClient
+from service.engine_client.local import LocalEngineClient
+from service.loadgen.report import percentile
+from service.realtime_client import LiveClient
 from service.settings import Settings
 from tests.servers import START_S, running_server
 

@@ -8,7 +8,8 @@ import tracemalloc
 import pytest
 
 from service.errors import BadRequest
-from service.front.schemas import RefineRequest, parse_body
+from service.front.schemas.parsing import parse_body
+from service.front.schemas.requests import RefineRequest
 
 
 def test_many_keys_are_refused_before_they_are_read() -> None:

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from service.api_keys import Limits, Rate
 from service.errors import RateLimited
-from service.front.auth import ANYBODY, Caller
-from service.front.quotas import Quotas
-from service.keys import Limits, Rate
+from service.front.access_control.keyring import ANYBODY, Caller
+from service.front.access_control.quotas import Quotas
 
 
 class Clock:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.api_keys import KeyRecord, digest_of, write_keys
 from service.errors import EngineStarting, GenerationFailed, QueueFull
-from service.front.refining import ROUTES
-from service.keys import KeyRecord, digest_of, write_keys
+from service.front.generation import ROUTES
 from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.front.api import STAGES, Api, data_url, picture_of

@@ -26,14 +26,14 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from benchmarks.soak.picture_files import encoded
-from service.client import EngineHealth
+from service.engine_client.base import EngineHealth
 from service.errors import EngineStarting, QueueFull, RateLimited
+from service.front.access_control.keyring import KeyRing
 from service.front.app import create_app
-from service.front.auth import KeyRing
-from service.front.connections import GuardedHttp
-from service.front.frames import MAX_HELLO_CHARACTERS
-from service.front.painter import Painter
-from service.jobs import Finished
+from service.front.http.protocol import GuardedHttp
+from service.front.realtime.messages import MAX_HELLO_CHARACTERS
+from service.front.realtime.session import Painter
+from service.protocol.jobs import Finished
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api

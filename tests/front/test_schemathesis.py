@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from benchmarks.soak.golden_files import WHOLE
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from service.front.app import create_app
-from service.front.dataurl import to_data_url
+from service.front.images.data_url import to_data_url
 from service.settings import Settings
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY, running_server

@@ -10,13 +10,13 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.errors import OriginRefused, RateLimited, ValidationFailed
-from service.front.frames import Frame
-from service.front.origins import check_origin
-from service.front.pacing import Cadence
-from service.front.schemas import RefineRequest
-from service.front.seats import Seats
-from service.front.sessions import Session
-from service.front.tickets import LIFETIME_S, TicketBox
+from service.front.access_control.socket_limit import Seats
+from service.front.access_control.tickets import LIFETIME_S, TicketBox
+from service.front.http.origins import check_origin
+from service.front.realtime.frame_queue import Session
+from service.front.realtime.messages import Frame
+from service.front.realtime.pacing import Cadence
+from service.front.schemas.requests import RefineRequest
 
 
 def frame(frame_id: int) -> Frame:

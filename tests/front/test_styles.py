@@ -14,11 +14,11 @@ import httpx
 import pytest
 from PIL import Image
 
-from models.catalog import CheckpointError
-from models.styles import load_styles
+from models.errors import CheckpointError
+from models.styles.presets import load_styles
 from service.front.app import create_app
-from service.front.served import Served
-from service.live import LiveClient
+from service.front.registry import Served
+from service.realtime_client import LiveClient
 from service.settings import Settings
 from tests.fakes import READY, FakeEngineClient
 from tests.front.api import Api

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from service.front.turns import Turn, Turns
+from service.front.access_control.fair_queue import Turn, Turns
 
 MOST = 2
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.soak.picture_files import scene
-from service.front.tiles import TILE_SIDE, blend_tiles, plan_tiles
-from service.jobs import Pixels
+from service.front.images.tiles import TILE_SIDE, blend_tiles, plan_tiles
+from service.protocol.jobs import Pixels
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api, data_url, picture_of, size_of
 

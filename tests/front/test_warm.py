@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from service.messages import Heartbeat
+from service.protocol.messages import Heartbeat
 from tests.fakes import FakeEngineClient
 from tests.front.api import Api
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from models.attention import BACKENDS, attending_by, pick_backend
-from models.graphs import CUDA_BUCKETS, CudaGraphs, Forward
 from models.loader import CheckpointFiles, load_pipeline
-from models.packages import compile_package, load_package
 from models.pipeline import Pipeline
-from models.transfer import CudaMoment, CudaTransfer, to_device
+from models.runtime.aot import compile_package, load_package
+from models.runtime.attention import BACKENDS, attending_by, pick_backend
+from models.runtime.forward import CUDA_BUCKETS, CudaGraphs, Forward
+from models.runtime.transfer import CudaMoment, CudaTransfer, to_device
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.engine.warming import Warming
-from service.jobs import Failed, Finished
+from service.engine.warmup import Warming
+from service.protocol.jobs import Failed, Finished
 from tests.engine.runs import SIDE, levels_apart, load, make_engine, picture, run
 from tests.engine.test_engine import mixed_jobs
 from tests.engine.test_warming import Compilers, compiled_here, joined_step_by_step

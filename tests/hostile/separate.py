@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from models.allocation import bound_malloc
+from models.malloc import bound_malloc
 from service.front.server import MAPPED_BYTES
-from service.jobs import Finished
 from service.logs import configure_logging
+from service.protocol.jobs import Finished
 from tests.fakes import FakeEngineClient
 from tests.servers import running_server
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.soak.hostile_bodies import GOOD
 from benchmarks.soak.picture_files import encoded, scene, webp_bomb
-from service.front.dataurl import to_data_url
+from service.front.images.data_url import to_data_url
 from tests.hostile.separate import separate
 
 ROUTE = "/lcm-instant-refine"

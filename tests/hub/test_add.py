@@ -10,15 +10,10 @@ from typing import Any
 
 import pytest
 
-from models.adding import adopt, append, examine, to_checkpoint
-from models.catalog import (
-    Checkpoint,
-    CheckpointError,
-    find_checkpoint,
-    find_checkpoints,
-    load_catalog,
-)
-from models.manifest import Scope, record_folder
+from models.checkpoints.catalog import Checkpoint, find_checkpoint, find_checkpoints, load_catalog
+from models.checkpoints.manifest import Scope, record_folder
+from models.checkpoints.register import adopt, append, examine, to_checkpoint
+from models.errors import CheckpointError
 from tests.checkpoints import write_checkpoint, write_plain_checkpoint, write_sdxl_checkpoint
 from tests.fake_hub import FakeHub
 from tests.hub.conftest import Machine

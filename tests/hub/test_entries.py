@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from models.catalog import BUNDLED, load_catalog
-from models.hub import local_folder
+from models.checkpoints.catalog import BUNDLED, load_catalog
+from models.checkpoints.hub import local_folder
+from models.checkpoints.manifest import NAME
+from models.checkpoints.sources import LORA_FILE, Source, sources_of
 from models.loader import CheckpointFiles, load_pipeline
-from models.manifest import NAME
-from models.sources import LORA_FILE, Source, sources_of
 from tests.checkpoints import (
     sdxl_unet,
     write_checkpoint,

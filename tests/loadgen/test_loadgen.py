@@ -11,19 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from service.bench.load import (
-    NO_ANSWER,
-    Run,
-    Sample,
-    Target,
-    _arrivals,
-    closed_loop,
-    open_loop,
-)
-from service.bench.report import figures, percentile
-from service.bench.trace import Trace
 from service.errors import QueueFull
-from service.front.schemas import RefineRequest, parse_body
+from service.front.schemas.parsing import parse_body
+from service.front.schemas.requests import RefineRequest
+from service.loadgen.loops import NO_ANSWER, Run, Sample, Target, _arrivals, closed_loop, open_loop
+from service.loadgen.report import figures, percentile
+from service.loadgen.workload import Trace
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY, running_server
 

@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from models.adapters import MAX_RANK, AdapterBank
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 from models.loader import Adapter, CheckpointFiles, load_pipeline
-from models.lora import Lora, LowRank, fuse, read_lora
-from models.packages import compile_package, load_package, package_path
+from models.lora.bank import MAX_RANK, AdapterBank
+from models.lora.parse import Lora, LowRank, fuse, read_lora
 from models.pipeline import Pipeline
+from models.runtime.aot import compile_package, load_package, package_path
 from tests.engine.runs import load
 from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
 
@@ -144,7 +144,7 @@ def test_a_load_that_fails_leaves_every_other_adapter_its_slot(
     large, large_bank = adapted(pipeline.unet, loras, num_slots=5)
     small_bank.select(["lora-0", "lora-1", "lora-2"])
     with monkeypatch.context() as patched:
-        patched.setattr("models.adapters.to_device", _no_memory)
+        patched.setattr("models.lora.bank.to_device", _no_memory)
         with pytest.raises(torch.OutOfMemoryError):
             small_bank.select(["lora-3"])
     given, names = inputs(3), ["lora-1", "lora-2", "lora-3"]

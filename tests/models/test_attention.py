@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 
-from models.attention import Call, attending_by, fuse_projections, pick_backend
 from models.loader import CheckpointFiles, load_pipeline
-from models.packages import compile_package, load_package
+from models.runtime.aot import compile_package, load_package
+from models.runtime.attention import Call, attending_by, fuse_projections, pick_backend
 from tests.engine.runs import load, make_engine, make_job, picture, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
@@ -117,7 +117,7 @@ def test_a_package_has_the_attention_that_was_picked(
     picked: SDPBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The choice is made when a forward is compiled, lies in its package, and changes no number."""
-    monkeypatch.setattr("models.packages.pick_backend", lambda *_: picked)
+    monkeypatch.setattr("models.runtime.aot.pick_backend", lambda *_: picked)
     module, path = Attending(), tmp_path / "attending.pt2"
     compile_package(module, rows(2), path)
     with ZipFile(path) as package:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.adapters import AdapterBank
-from models.cores import deal, rows_here, shares_of
-from models.graphs import Forward
+from models.lora.bank import AdapterBank
 from models.pipeline import Pipeline
+from models.runtime.cpu_parallel import deal, rows_here, shares_of
+from models.runtime.forward import Forward
 from tests.engine.runs import load
 from tests.models.test_adapters import make_loras
 

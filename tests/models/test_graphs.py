@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.catalog import CheckpointError
-from models.graphs import Captured, Forward, RowFunction, buckets_up_to, fit_bucket
-from models.packages import compile_package, load_package, package_path
+from models.errors import CheckpointError
+from models.runtime.aot import compile_package, load_package, package_path
+from models.runtime.forward import Captured, Forward, RowFunction, buckets_up_to, fit_bucket
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 from models.loader import CheckpointFiles, load_pipeline
 
 

@@ -13,8 +13,8 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from models.catalog import CheckpointError
-from models.lora import fuse, read_lora
+from models.errors import CheckpointError
+from models.lora.parse import fuse, read_lora
 from tests.engine.runs import load
 from tests.models.loras import ATTENTION, EVERYWHERE, Naming, random_factors, write_lora
 

@@ -8,10 +8,10 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from models import lora_files
-from models.catalog import CheckpointError
-from models.lora_files import local_lora, own_lora, pull_loras
-from models.styles import HubFile, Style, hub_file, load_styles
+from models.errors import CheckpointError
+from models.lora import files as lora_files
+from models.lora.files import local_lora, own_lora, pull_loras
+from models.styles.presets import HubFile, Style, hub_file, load_styles
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from models.catalog import CheckpointError, find_checkpoint
-from models.hub import local_folder, verify
-from models.manifest import NAME, Scope, find_faults, hash_files, record_folder
+from models.checkpoints.catalog import find_checkpoint
+from models.checkpoints.hub import local_folder, verify
+from models.checkpoints.manifest import NAME, Scope, find_faults, hash_files, record_folder
+from models.errors import CheckpointError
 
 POCKET = local_folder(find_checkpoint("pocket"))
 

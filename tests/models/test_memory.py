@@ -13,11 +13,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from models.catalog import CheckpointError
+from models.errors import CheckpointError
 from models.loader import Adapter, CheckpointFiles, load_pipeline
-from models.memory import Footprint, free_host_bytes
+from models.memory_estimate import Footprint, free_host_bytes
 from models.pipeline import Pipeline
-from service.engine import loading
+from service.engine import builder as loading
 from service.settings import EngineSettings
 from tests.checkpoints import sdxl_unet, write_sdxl_checkpoint, write_taesd
 from tests.models.loras import EVERYWHERE, Naming, random_factors, write_lora

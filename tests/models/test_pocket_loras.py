@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from models.catalog import find_checkpoint
-from models.hub import local_folder
+from models.checkpoints.catalog import find_checkpoint
+from models.checkpoints.hub import local_folder
 from models.loader import Adapter, CheckpointFiles, load_pipeline
-from models.lora_files import own_lora
+from models.lora.files import own_lora
 from models.pipeline import Pipeline
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.evaluation.contact_sheet import SHOWN
 from models.training.scenes.renderers import DOODLE, render
-from service.jobs import Pixels
+from service.protocol.jobs import Pixels
 from tests.engine.runs import make_engine, make_job, picture, run
 
 SIDE = 512

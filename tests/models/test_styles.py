@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from models.catalog import CheckpointError, find_checkpoint, load_catalog
-from models.hub import local_folder
-from models.styles import Style, load_styles
-from service.jobs import Pixels
+from models.checkpoints.catalog import find_checkpoint, load_catalog
+from models.checkpoints.hub import local_folder
+from models.errors import CheckpointError
+from models.styles.presets import Style, load_styles
+from service.protocol.jobs import Pixels
 from tests.engine.runs import load, make_engine, make_job, picture, run
 
 NAMES = [

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch.utils import cpp_extension
 
-from models import toolkit
-from models.toolkit import NoToolkit, find_toolkit, use_toolkit
+from models.runtime import cuda_headers as toolkit
+from models.runtime.cuda_headers import NoToolkit, find_toolkit, use_toolkit
 
 
 def write_headers(home: Path, names: tuple[str, ...] = toolkit._NEEDED) -> Path:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from models.pictures import pack, unpack
-from models.transfer import HostTransfer, to_device, transfer_of
+from models.runtime.packing import pack, unpack
+from models.runtime.transfer import HostTransfer, to_device, transfer_of
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from service.front.schemas import MAX_SEED
+from service.front.schemas.requests import MAX_SEED
 from tests.fakes import FakeEngineClient
 from tests.servers import KEY
 

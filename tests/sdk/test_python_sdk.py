@@ -18,8 +18,8 @@ from leonardo_ai_sdk.utils import BackoffStrategy, RetryConfig
 from leonardo_ai_sdk.utils.unmarshal_json_response import unmarshal_json_response
 from pydantic.alias_generators import to_snake
 
-from models.catalog import Defaults, Pace, load_catalog
-from models.styles import load_styles
+from models.checkpoints.catalog import Defaults, Pace, load_catalog
+from models.styles.presets import load_styles
 from service.errors import QueueFull
 from tests.backends import Witness
 from tests.fakes import FakeEngineClient

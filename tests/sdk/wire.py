@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.soak.picture_files import encoded, scene
-from service.front.images import read_metadata
-from service.front.schemas import MAX_SEED
-from service.jobs import GenerationParams
+from service.front.images.codec import read_metadata
+from service.front.schemas.requests import MAX_SEED
+from service.protocol.jobs import GenerationParams
 from tests.backends import Witness
 from tests.fakes import FakeEngineClient
 from tests.servers import MAX_BODY_BYTES

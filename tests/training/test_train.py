@@ -11,8 +11,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from models.lora import read_lora
-from models.manifest import Scope, find_faults
+from models.checkpoints.manifest import Scope, find_faults
+from models.lora.parse import read_lora
 from models.training.evaluation.classifier import Judge, frechet
 from models.training.evaluation.sampling import load_pipeline, refine
 from models.training.export import folder_megabytes

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.evaluation.sampling import refine
 from models.training.scenes.renderers import DOODLE, render
 from models.training.scenes.scene import Scene, Thing

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.evaluation.classifier import HELD_OUT_SEEDS, Judge, single_scenes
 from models.training.scenes.palette import COLOUR_NAMES
 from models.training.scenes.scene import KINDS, Scene, draw_scene

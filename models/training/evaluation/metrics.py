@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.backends.cpu import get_cpu_capability
 from tqdm import tqdm
 
-from models.device import has_bf16_products, pick_dtype
+from models.runtime.device import has_bf16_products, pick_dtype
 from models.training.evaluation.classifier import HELD_OUT_SEEDS, STYLES, frechet, single_scenes
 from models.training.evaluation.latency import (
     GUIDANCE,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from models.allocation import hold_memory
+from models.malloc import hold_memory
 
 SEEDS_APART = 7919  # of the noise of two members
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
-from models.device import has_bf16_products
+from models.runtime.device import has_bf16_products
 
 _ASKED = ("query", "key", "value", "attn_mask", "is_causal", "scale")
 

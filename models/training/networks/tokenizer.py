@@ -12,7 +12,7 @@ from functools import cache
 
 from transformers import CLIPTokenizer
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.scenes.captions import caption
 from models.training.scenes.renderers import DOODLE
 from models.training.scenes.scene import draw_scene

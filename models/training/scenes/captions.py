@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.scenes.renderers import DOODLE
 from models.training.scenes.scene import Scene, Thing
 

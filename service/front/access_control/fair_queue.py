@@ -1,6 +1,6 @@
 """Whose picture is read next: a few at once, and no caller keeps another one waiting for long.
 
-Callers have equal shares of the time, by start-time fair queueing (`service.shares`). What a
+Callers have equal shares of the time, by start-time fair queueing (`service.fair_share`). What a
 picture costs is known when it has been read, and charged then: whoever comes with small ones is
 not held up by somebody's large ones for more than the one that runs. Knows no clock.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from service.shares import Shares
+from service.fair_share import Shares
 
 
 @dataclass(eq=False)

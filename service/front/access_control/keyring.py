@@ -14,9 +14,17 @@ from typing import Final
 import structlog
 from starlette.datastructures import Headers
 
+from service.api_keys import (
+    KeyFileError,
+    KeyRecord,
+    Limits,
+    Rate,
+    digest_of,
+    parse_limits,
+    read_keys,
+)
 from service.errors import AccessDenied
-from service.front.floods import WRONG_KEYS, FloodGate
-from service.keys import KeyFileError, KeyRecord, Limits, Rate, digest_of, parse_limits, read_keys
+from service.front.access_control.token_bucket import WRONG_KEYS, FloodGate
 
 _LOOK_EVERY_S: Final = 1.0
 _DENIED: Final = "a valid key is required: send Authorization: Bearer KEY"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from service.errors import RateLimited
-from service.front.auth import Caller
-from service.front.floods import TokenBucket
+from service.front.access_control.keyring import Caller
+from service.front.access_control.token_bucket import TokenBucket
 
 _SMOOTHING: Final = 0.2
 

@@ -8,8 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from service.api_keys import Rate
 from service.errors import RateLimited
-from service.keys import Rate
 
 WRONG_KEYS: Final = Rate(60, 60.0)
 _MAX_PEERS: Final = 4096

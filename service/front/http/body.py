@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
-from service.front.bodies import HeldBody
+from service.front.access_control.body_budget import HeldBody
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from service.errors import OriginRefused
-from service.front.answers import error_response
+from service.front.http.errors import error_response
 
 _REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout-Ms")
 _ANSWER_HEADERS: Final = (

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import BadRequest
-from service.front.answers import error_response
+from service.front.http.errors import error_response
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from service.errors import BadRequest
-from service.front.answers import error_response
+from service.front.http.errors import error_response
 
 _MAX_HEAD_BYTES: Final = 16 << 10
 _MAX_HEADERS: Final = 100

@@ -18,7 +18,8 @@ import PIL.WebPImagePlugin  # noqa: F401 - registers it; else the first WebP loa
 from PIL import Image
 
 from service.errors import BodyTooLarge, ImageInvalid, ImageTooLarge, RefineError
-from service.front.containers import (
+from service.front.images.color_modes import Backdrop, flattened, to_eight_bits
+from service.front.images.containers import (
     Container,
     Format,
     ImageLimits,
@@ -27,11 +28,10 @@ from service.front.containers import (
     sniff,
     strip,
 )
-from service.front.dataurl import decode_data_url, to_data_url
-from service.front.exif import Metadata, build_exif, parse_metadata, read_orientation
-from service.front.icc import to_srgb
-from service.front.modes import Backdrop, flattened, to_eight_bits
-from service.jobs import Pixels
+from service.front.images.data_url import decode_data_url, to_data_url
+from service.front.images.exif import Metadata, build_exif, parse_metadata, read_orientation
+from service.front.images.icc import to_srgb
+from service.protocol.jobs import Pixels
 
 __all__ = [
     "Format",

@@ -9,7 +9,7 @@ from typing import Final
 import pybase64
 
 from service.errors import BodyTooLarge, ImageInvalid
-from service.front.containers import Format, ImageLimits
+from service.front.images.containers import Format, ImageLimits
 
 # "data:", the media type, its parameters and ";base64,": real ones stay under 100 characters.
 _MAX_HEADER_CHARS: Final = 512

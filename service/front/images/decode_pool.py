@@ -17,8 +17,8 @@ import psutil
 import structlog
 
 from service.errors import ImageInvalid
-from service.front.images import LargePicture, only_small
-from service.front.turns import Turn, Turns
+from service.front.access_control.fair_queue import Turn, Turns
+from service.front.images.codec import LargePicture, only_small
 
 T = TypeVar("T")
 Isolation = Literal["thread", "process"]

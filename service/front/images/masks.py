@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from service.errors import ValidationFailed
-from service.front.images import read_picture, shown_size
-from service.jobs import Pixels
+from service.front.images.codec import read_picture, shown_size
+from service.protocol.jobs import Pixels
 
 Weights = NDArray[np.float32]
 

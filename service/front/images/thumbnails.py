@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from models.styles import Style
+from models.styles.presets import Style
 from service.errors import RefineError
-from service.front.containers import sniff
-from service.front.images import decode_image
+from service.front.images.codec import decode_image
+from service.front.images.containers import sniff
 
 _MAX_BYTES: Final = 1 << 16
 _MAX_SIDE: Final = 512

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.jobs import Origin, Pixels
+from service.protocol.jobs import Origin, Pixels
 
 TILE_SIDE = 512
 _LEAST_OVERLAP = 64

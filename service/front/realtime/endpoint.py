@@ -10,22 +10,17 @@ from contextlib import suppress
 from typing import Final
 
 import structlog
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from service.errors import AccessDenied, RateLimited, RefineError
-from service.front.answers import error_response, json_response
-from service.front.auth import ANYBODY, Caller
-from service.front.frames import Hello, read_hello
-from service.front.front import Front, about_to_end, caller_of, front_of, require_key
-from service.front.origins import check_origin
-from service.front.painter import DENIED, Closing, Painter, error_content
-from service.front.schemas import KEY_REFUSALS
-from service.front.tickets import LIFETIME_S
+from service.front.access_control.keyring import ANYBODY, Caller
+from service.front.dependencies import front_of
+from service.front.http.errors import error_response
+from service.front.http.origins import check_origin
+from service.front.realtime.messages import Hello, read_hello
+from service.front.realtime.session import DENIED, Closing, Painter, error_content
+from service.front.state import Front, about_to_end
 
 HELLO_S: Final = 5.0
 TRY_AGAIN_LATER: Final = 1013
@@ -35,30 +30,6 @@ _MAX_REASON_BYTES: Final = 123  # RFC 6455, 5.5
 _log = structlog.get_logger("access")
 
 router = APIRouter()
-
-
-class TicketResponse(BaseModel):
-    """What a page shows in place of a key in its first message."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    ticket: str = Field(description="opens one socket, once")
-    expires_in_s: float = Field(description="seconds within which it must be used")
-
-
-@router.post(
-    "/v1/tickets",
-    dependencies=[Depends(require_key)],
-    response_model=TicketResponse,
-    responses=KEY_REFUSALS,
-)
-async def tickets(request: Request) -> Response:
-    """Give a ticket for one socket of `/v1/realtime`, for who should not hold the key."""
-    front = front_of(request)
-    ticket = front.tickets.issue(caller_of(request), time.monotonic())
-    answer = TicketResponse(ticket=ticket, expires_in_s=LIFETIME_S)
-    content = answer.model_dump_json(by_alias=True).encode()
-    return json_response(content, headers={"Cache-Control": "no-store"})
 
 
 @router.websocket("/v1/realtime")

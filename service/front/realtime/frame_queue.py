@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from service.errors import ValidationFailed
-from service.front.frames import Frame
+from service.front.realtime.messages import Frame
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.errors import BadRequest, RefineError, ValidationFailed
-from service.front.refining import ROUTES
-from service.front.schemas import RefineRequest, parse_json, validate
+from service.front.generation import ROUTES
+from service.front.schemas.parsing import parse_json, validate
+from service.front.schemas.requests import RefineRequest
 
 LIVE_ROUTE: Final = "generations-lcm"
 MAX_ID: Final = 2**53 - 1

@@ -25,14 +25,14 @@ from service.errors import (
     RateLimited,
     RefineError,
 )
-from service.front.auth import Caller
-from service.front.frames import LIVE_ROUTE, Assembler, Frame, Refusal
-from service.front.front import Front, name_of
+from service.front.access_control.keyring import Caller
+from service.front.generation import ROUTES, Refined, read, refine
 from service.front.health import health_of
-from service.front.pacing import Cadence
-from service.front.refining import ROUTES, Refined, read, refine
-from service.front.sessions import Replaced, Session
-from service.front.sockets import MAX_MESSAGE_BYTES
+from service.front.http.websocket_protocol import MAX_MESSAGE_BYTES
+from service.front.realtime.frame_queue import Replaced, Session
+from service.front.realtime.messages import LIVE_ROUTE, Assembler, Frame, Refusal
+from service.front.realtime.pacing import Cadence
+from service.front.state import Front, name_of
 
 WATCH_S: Final = 1.0
 """How often keys and the engine's state are looked at."""

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from fastapi import APIRouter, Depends
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
-from starlette.responses import Response
 
-from models.catalog import Checkpoint
-from service.client import EngineHealth
-from service.front.answers import json_response
-from service.front.front import Front, front_of, require_key
-from service.front.health import health_of
-from service.front.refining import ROUTES, Route
-from service.front.schemas import (
-    DEFAULT_REFINE_STRENGTH,
-    KEY_REFUSALS,
-    UpscaleRequest,
-    upscale_strength,
-)
+from models.checkpoints.catalog import Checkpoint
+from service.engine_client.base import EngineHealth
+from service.front.dependencies import front_of, require_key
+from service.front.generation import ROUTES, Route
+from service.front.schemas.requests import DEFAULT_REFINE_STRENGTH, UpscaleRequest, upscale_strength
+from service.front.schemas.responses import KEY_REFUSALS
+from service.front.state import Front
 
 router = APIRouter()
-
-_RETRY_AFTER_S = "5"
 
 
 @router.get("/v1/models", dependencies=[Depends(require_key)], responses=KEY_REFUSALS)
@@ -34,54 +24,6 @@ async def models(request: Request) -> dict[str, Any]:
     front = front_of(request)
     known = front.served.known.values()
     return {"models": [_describe(checkpoint, front) for checkpoint in known]}
-
-
-def metrics_router(*, is_open: bool) -> APIRouter:
-    """Return the route that Prometheus reads; it needs a key unless it is open."""
-    metrics_router = APIRouter(dependencies=[] if is_open else [Depends(require_key)])
-
-    @metrics_router.get("/metrics", include_in_schema=False)
-    async def metrics(request: Request) -> Response:
-        """Tell Prometheus what was counted."""
-        content = generate_latest(front_of(request).metrics.registry)
-        return Response(content, media_type=CONTENT_TYPE_LATEST)
-
-    return metrics_router
-
-
-@router.get("/health/live")
-async def live(request: Request) -> Response:
-    """Tell that the front answers, and that starting engines anew helps where they end.
-
-    503 when they end over and over: whoever started the service should start it anew. Whether
-    pictures can be made now is for `/health/ready`.
-    """
-    is_live = not front_of(request).client.health.is_crash_looping
-    return json_response(json.dumps({"live": is_live}).encode(), 200 if is_live else 503)
-
-
-@router.get("/health/ready", responses={503: {"description": "Not ready, and why"}})
-async def ready(request: Request) -> Response:
-    """Tell whether a picture can be made now, and if not, why not."""
-    front = front_of(request)
-    health = health_of(front)
-    engine = front.client.health
-    engines = [_engine(member) for member in engine.members or (engine,)]
-    content = json.dumps({**health.to_content(), "engines": engines}).encode()
-    if health.ready:
-        return json_response(content)
-    return json_response(content, 503, {"Retry-After": _RETRY_AFTER_S})
-
-
-def _engine(health: EngineHealth) -> dict[str, Any]:
-    beat = health.heartbeat
-    return {
-        "state": health.state,
-        "phase": health.phase,
-        "device": health.ready.device if health.ready else None,
-        "pending": health.num_pending,
-        "warm": {"done": beat.num_warm, "of": beat.num_targets} if beat else None,
-    }
 
 
 def default_fields(checkpoint: Checkpoint, route: Route) -> dict[str, Any]:

@@ -11,20 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import BadRequest, DeadlineExceeded
-from service.front.answers import json_response
-from service.front.bodies import HeldBody
-from service.front.body import read_json_body, unless_disconnected
-from service.front.dataurl import to_data_url
-from service.front.front import Front, caller_of, front_of, name_of, require_key
-from service.front.refining import ROUTES, Asked, Refined, Route, read, refine
-from service.front.schemas import (
-    REFUSALS,
-    InpaintRequest,
-    RefineRequest,
-    RefineResponse,
-    UpscaleRequest,
-    parse_body,
-)
+from service.front.access_control.body_budget import HeldBody
+from service.front.dependencies import caller_of, front_of, require_key
+from service.front.generation import ROUTES, Asked, Refined, Route, read, refine
+from service.front.http.body import read_json_body, unless_disconnected
+from service.front.http.errors import json_response
+from service.front.images.data_url import to_data_url
+from service.front.schemas.parsing import parse_body
+from service.front.schemas.requests import InpaintRequest, RefineRequest, UpscaleRequest
+from service.front.schemas.responses import REFUSALS, RefineResponse
+from service.front.state import Front, name_of
 
 _TIMEOUT_HEADER = "x-request-timeout-ms"
 _EXAMPLE_PICTURE = (

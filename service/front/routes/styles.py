@@ -10,12 +10,13 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.styles import Style
+from models.styles.presets import Style
 from service.errors import NotFound
-from service.front.front import Front, front_of, require_key
-from service.front.images import Format
-from service.front.schemas import KEY_REFUSALS
-from service.messages import Ready
+from service.front.dependencies import front_of, require_key
+from service.front.images.codec import Format
+from service.front.schemas.responses import KEY_REFUSALS
+from service.front.state import Front
+from service.protocol.messages import Ready
 
 router = APIRouter(dependencies=[Depends(require_key)], responses=KEY_REFUSALS)
 

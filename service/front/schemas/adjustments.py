@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from service.front.schemas import Adjustment, RefineRequest
-from service.jobs import Finished, GenerationParams
+from service.front.schemas.requests import RefineRequest
+from service.front.schemas.responses import Adjustment
+from service.protocol.jobs import Finished, GenerationParams
 
 
 def find_adjustments(

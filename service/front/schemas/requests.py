@@ -7,36 +7,27 @@ documents and what a refusal says are the same words.
 from __future__ import annotations
 
 import json
-import math
 import re
 import secrets
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
-from models.catalog import Checkpoint, Defaults
-from models.styles import Style, load_styles
-from service.errors import BadRequest, ValidationFailed
-from service.front.images import Format
-from service.front.tiles import TILE_SIDE, plan_tiles
-from service.jobs import Autoencoder, Finished, GenerationParams
+from models.checkpoints.catalog import Checkpoint, Defaults
+from models.styles.presets import Style, load_styles
+from service.front.images.codec import Format
+from service.front.images.tiles import TILE_SIDE, plan_tiles
+from service.protocol.jobs import Autoencoder, GenerationParams
 
 MAX_SEED = 9_999_999_998
 MAX_PROMPT_CHARS = 1500
-_MAX_DIGITS = 20
 _MAX_TIMESTAMP_CHARS = 64
-_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 DEFAULT_REFINE_STRENGTH = 0.6
-_LEFT_OUT_WHEN_ABSENT = (
-    "requestTimestamp", "generationId", "variationId", "generatedImageId", "maskLooksInverted",
-    "seeds", "adjustments",
-)  # fmt: skip
 
 SIDES = (512, 640, 1024)
 MAX_IMAGES = 4
@@ -218,215 +209,7 @@ class UpscaleRequest(RefineRequest):
         )
 
 
-class Cost(BaseModel):
-    """What a job cost its operator, in the hosted shape."""
-
-    amount: str = Field(examples=["0.00003"])
-    unit: Literal["DOLLARS"] = "DOLLARS"
-
-
-class Adjustment(BaseModel):
-    """A field that was clamped, mapped or ignored: `used` is null where it was ignored."""
-
-    field: str
-    asked: str | int | float
-    used: str | int | float | None
-    reason: str
-
-
 def upscale_strength(refine_strength: float | None, *, is_creative: bool | None) -> float:
     """Map the route's two fields to a strength: half of one, eight tenths with the other."""
     share = 0.8 if is_creative else 0.5
     return round(share * (refine_strength or DEFAULT_REFINE_STRENGTH), 6)  # 0.72, not 0.72...01
-
-
-class LcmGenerationJob(BaseModel):
-    """The picture and what became of the request. Further keys than the hosted ones are ours."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    image_data_url: list[str] = Field(
-        default_factory=list, description="the pictures, a data URL each"
-    )
-    request_timestamp: str | None = Field(
-        None, description="the request's, as text; left out when the request had none"
-    )
-    api_credit_cost: None = None
-    cost: Cost | None = Field(
-        None, description="the device's time at REFINE_GPU_PRICE_PER_HOUR; null without a price"
-    )
-    seed: int = Field(description="the seed that was used, drawn at random where none was given")
-    steps_run: int = Field(description="UNet steps run; fewer than asked where strength is small")
-    prompt_tokens_dropped: int = Field(description="tokens beyond what the text encoder reads")
-    seeds: list[int] | None = Field(None, description="of several pictures, the seed of each")
-    adjustments: list[Adjustment] | None = Field(
-        None, description="what was asked for and not done as asked; left out when there is none"
-    )
-    generation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
-    variation_id: list[str] | None = Field(None, description="upscale alone: a UUID")
-    generated_image_id: str | None = Field(None, description="upscale alone: a UUID")
-    mask_looks_inverted: bool | None = Field(
-        None, description="inpainting alone: the mask is mostly white, and black within"
-    )
-
-    def to_content(self) -> dict[str, Any]:
-        """Return the job as JSON. An absent timestamp is left out: a null makes an SDK throw."""
-        content = self.model_dump(by_alias=True)
-        return {
-            name: value
-            for name, value in content.items()
-            if value is not None or name not in _LEFT_OUT_WHEN_ABSENT
-        }
-
-
-class RefineResponse(BaseModel):
-    """The answer of an img2img route."""
-
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
-
-    lcm_generation_job: LcmGenerationJob
-
-    @classmethod
-    def of(cls, job: LcmGenerationJob, image_data_urls: list[str]) -> Self:
-        """Return the answer that tells of a job and holds its pictures."""
-        whole = job.model_copy(update={"image_data_url": image_data_urls})
-        return cls(lcm_generation_job=whole)
-
-    def to_json(self) -> bytes:
-        """Return the body."""
-        content = {"lcmGenerationJob": self.lcm_generation_job.to_content()}
-        return json.dumps(content, separators=(",", ":")).encode()
-
-
-def picture_parameters(
-    request: RefineRequest, params: GenerationParams, finished: Finished, index: int = 0
-) -> dict[str, str | int | float]:
-    """Return what the picture `index` is told of its own making, in the words of the wire."""
-    height, width = request.size
-    negative = params.negative_prompt if finished.reads_negative_prompt else None
-    return {
-        "model": params.model,
-        "prompt": request.prompt,
-        **({} if negative is None else {"negativePrompt": negative}),
-        "style": request.style or "NONE",
-        "steps": params.num_inference_steps,
-        "stepsRun": finished.num_steps_run,
-        "strength": params.strength,
-        "guidance": params.guidance_scale,
-        "seed": params.seeds[index],
-        "autoencoder": finished.autoencoder,
-        "width": width,
-        "height": height,
-    }
-
-
-class ErrorResponse(BaseModel):
-    """Every refusal and failure."""
-
-    error: str = Field(description="a sentence that names the field and the bound")
-    path: str = Field(description="where in the request, `$` for the whole", examples=["$.steps"])
-    code: str = Field(examples=["validation-failed"])
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": description}
-    for status, description in {
-        400: "A field is missing, unknown or out of its bounds, or the picture is not one",
-        401: "The key is missing or unknown",
-        413: "The body is too large",
-        415: "The body is not JSON",
-        429: "Over what this key may have at a time: try again after `Retry-After`",
-        500: "This picture could not be made",
-        503: "Overloaded, starting or about to end: try again after `Retry-After`",
-        504: "Not ready within the deadline",
-    }.items()
-}
-"""How each refusal is documented, by its status."""
-
-KEY_REFUSALS: dict[int | str, dict[str, Any]] = {status: REFUSALS[status] for status in (401, 429)}
-
-
-Request = TypeVar("Request", bound=BaseModel)
-
-
-def parse_body(body: bytes, model: type[Request]) -> Request:
-    """Read a request body strictly.
-
-    Raises BadRequest for what is not one JSON object with each known key once, ValidationFailed
-    for a value of the wrong type or out of its bounds.
-    """
-    try:
-        content = parse_json(body.decode("utf-8"))
-    except UnicodeDecodeError:
-        raise BadRequest("the body must be one JSON object in UTF-8") from None
-    return validate(content, model)
-
-
-def validate(content: dict[str, Any], model: type[Request]) -> Request:
-    """Hold JSON against its model. Raises BadRequest, ValidationFailed."""
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise _to_refusal(model, first["type"], first["loc"]) from None
-
-
-_MAX_MARKS = 10_000
-"""Commas, colons and brackets of a body, which a long prompt may hold, too.
-
-Without a bound 50,000 keys were 100,000 objects before the first of them was refused.
-"""
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def parse_json(text: str, *, what: str = "body") -> dict[str, Any]:
-    """Read one JSON object, each key once. `what` it is stands in errors. Raises BadRequest."""
-    if sum(text.count(mark) for mark in ",:[{") > _MAX_MARKS:
-        raise BadRequest(f"the {what} has too many values")
-    try:
-        content = json.loads(text, object_pairs_hook=_unique_keys, parse_int=_bounded_int)
-    except _DuplicateKeyError:
-        raise BadRequest(f"the {what} names a field twice") from None
-    except (ValueError, RecursionError):
-        raise BadRequest(f"the {what} must be one JSON object in UTF-8") from None
-    if not isinstance(content, dict):
-        raise BadRequest(f"the {what} must be one JSON object in UTF-8")
-    return content
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise _DuplicateKeyError
-    return content
-
-
-def _bounded_int(digits: str) -> int | float:
-    # Python refuses to convert thousands of digits; infinity is out of every bound as well.
-    return int(digits) if len(digits) <= _MAX_DIGITS else math.inf
-
-
-def _to_refusal(
-    model: type[BaseModel], kind: str, location: tuple[int | str, ...]
-) -> BadRequest | ValidationFailed:
-    if not location:  # a key that is no text: half of a surrogate pair
-        return BadRequest("the body holds a field that is unknown here")
-    name = str(location[0])
-    known = {to_camel(field): info for field, info in model.model_fields.items()}
-    if kind == "extra_forbidden":
-        return _unknown_field(name, list(known))
-    path = f"$.{name}"
-    if kind == "missing":
-        return ValidationFailed(f"{name} is required", path=path)
-    return ValidationFailed(f"{name} must be {known[name].description}", path=path)
-
-
-def _unknown_field(name: str, known: list[str]) -> BadRequest:
-    if not _FIELD_NAME.fullmatch(name):
-        return BadRequest("the body holds a field that is unknown here")
-    close = get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    return BadRequest(f"{name} is not a field of this route{hint}", path=f"$.{name}")

@@ -10,7 +10,7 @@ import traceback
 
 import structlog
 
-from service.front.metrics import Metrics
+from service.front.telemetry.metrics import Metrics
 
 PERIOD_S = 0.05
 BLOCKED_S = 1.0

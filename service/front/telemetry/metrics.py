@@ -17,13 +17,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.supervisor import State
+from service.engine_client.supervisor import State
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from service.client import EngineHealth
-    from service.messages import Heartbeat
+    from service.engine_client.base import EngineHealth
+    from service.protocol.messages import Heartbeat
 
 BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH"})

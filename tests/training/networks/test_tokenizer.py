@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from transformers import CLIPTokenizer
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.networks.architecture import build_text_encoder
 from models.training.networks.tokenizer import (
     MAX_TOKENS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.styles import load_styles
+from models.styles.presets import load_styles
 from models.training.evaluation.classifier import single_scenes
 from models.training.scenes.captions import caption, describe
 from models.training.scenes.palette import COLOUR_NAMES

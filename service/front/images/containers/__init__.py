@@ -7,8 +7,8 @@ and whatever hides in them are out of reach by that. Nothing here decodes a pixe
 
 from __future__ import annotations
 
-from service.front.containers import jpeg, png, webp
-from service.front.containers.container import Container, Format, ImageLimits, MalformedError
+from service.front.images.containers import jpeg, png, webp
+from service.front.images.containers.container import Container, Format, ImageLimits, MalformedError
 
 __all__ = ["Container", "Format", "ImageLimits", "MalformedError", "measure", "sniff", "strip"]
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from service.front.containers.container import Container, ImageLimits, MalformedError
+from service.front.images.containers.container import Container, ImageLimits, MalformedError
 
 # Stuffed bytes, TEM and restarts stand alone; every other marker begins a segment.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
-from service.front.containers.container import Container, ImageLimits, MalformedError
+from service.front.images.containers.container import Container, ImageLimits, MalformedError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 # Pillow reads these to decode; a gamma or chromaticity it would ignore, so nothing is lost.

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from service.front.containers.container import Container, ImageLimits, MalformedError
+from service.front.images.containers.container import Container, ImageLimits, MalformedError
 
 _NEEDED: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"})
 _VP8X_BYTES: Final = 10
