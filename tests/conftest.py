@@ -26,7 +26,7 @@ structlog.configure(
     ]
 )
 
-from tests.backends import (  # noqa: E402 - numpy reads the threads when it is imported
+from tests.support.backends import (  # noqa: E402 - numpy reads the threads when it is imported
     BACKENDS,
     FakeWitness,
     Services,
@@ -34,9 +34,9 @@ from tests.backends import (  # noqa: E402 - numpy reads the threads when it is 
     Witness,
     backends_of,
 )
-from tests.fakes import FakeEngineClient  # noqa: E402
-from tests.servers import KEY, MAX_BODY_BYTES, running_server  # noqa: E402
-from tests.test_service import Served  # noqa: E402
+from tests.support.fakes import FakeEngineClient  # noqa: E402
+from tests.support.servers import KEY, MAX_BODY_BYTES, running_server  # noqa: E402
+from tests.whole_service.test_service import Served  # noqa: E402
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -110,7 +110,7 @@ def address(backend: str, request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint with an `AutoencoderTiny`."""
-    from tests.checkpoints import write_checkpoint  # noqa: PLC0415 - most tests need no torch
+    from tests.support.checkpoints import write_checkpoint  # noqa: PLC0415 - most tests need no torch
 
     return write_checkpoint(tmp_path_factory.mktemp("tiny"), vae="tiny")
 
@@ -118,6 +118,6 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def kl_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint with an `AutoencoderKL`, which samples a posterior."""
-    from tests.checkpoints import write_checkpoint  # noqa: PLC0415 - most tests need no torch
+    from tests.support.checkpoints import write_checkpoint  # noqa: PLC0415 - most tests need no torch
 
     return write_checkpoint(tmp_path_factory.mktemp("kl"), vae="kl")

@@ -29,8 +29,8 @@ from service.engine_client.local import LocalEngineClient
 from service.errors import RefineError
 from service.front.app import create_app
 from service.settings import EngineSettings, Settings
-from tests.fakes import FakeEngineClient
-from tests.servers import START_S, running_server, wait_until
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import START_S, running_server, wait_until
 
 ADDRESS = "http://127.0.0.1:8000"
 TEXTS = {

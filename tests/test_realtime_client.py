@@ -11,9 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from service.realtime_client import Answer, LiveClient
-from tests.fakes import FakeEngineClient
-from tests.front.sockets import PICTURE
-from tests.servers import KEY, running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
+from tests.support.sockets import PICTURE
 
 WAIT_S = 30
 

@@ -26,7 +26,7 @@ from benchmarks.lanes.registry import (
     select,
 )
 from benchmarks.lanes.stream_diffusion import StreamLane
-from tests.checkpoints import write_taesd
+from tests.support.checkpoints import write_taesd
 
 SIDE = 64
 

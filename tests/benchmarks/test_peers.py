@@ -16,7 +16,7 @@ from benchmarks.lanes.stream_diffusion import StreamLane
 from benchmarks.peers.__main__ import main
 from benchmarks.peers.comparison import ConcurrentRequests, UserStream
 from service.protocol.jobs import Job, Pixels
-from tests.checkpoints import write_taesd
+from tests.support.checkpoints import write_taesd
 
 REQUEST_LANES = [
     "diffusers-eager", "ours-batched", "ours-sequential", "diffusers-eager-held-memory",

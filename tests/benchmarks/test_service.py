@@ -14,7 +14,7 @@ from benchmarks.core.rows import Results, read_rows
 from benchmarks.service.__main__ import main
 from benchmarks.service.cold_start import ColdStart
 from benchmarks.service.load_points import MIXED, UNIFORM, LoadPoints, closed_loop
-from tests.servers import running_server
+from tests.support.servers import running_server
 
 Run = Callable[..., dict[str, Any]]
 CONDITIONS = {"card", "driver", "device", "dtype", "threads", "torch", "commit"}

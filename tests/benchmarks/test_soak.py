@@ -21,9 +21,9 @@ from benchmarks.soak.__main__ import soak
 from benchmarks.soak.load import MixedLoad
 from benchmarks.soak.report import COUNTS, Report, Sample, publish
 from benchmarks.soak.slopes import bound_mb_per_hour, has_grown, slope
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
-FAKE_SERVICE = "tests.fake_serve"
+FAKE_SERVICE = "tests.support.fake_serve"
 SECONDS = 36.0
 LEAKS = [
     f"{process}-{kind}"

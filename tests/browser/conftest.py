@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests import npm
 from tests.browser.canvas_page import CanvasPage
 from tests.browser.service import Service
+from tests.support import npm
 
 _HERE = Path(__file__).parent
 _ARGUMENTS = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.servers import START_S, wait_until
+from tests.support.servers import START_S, wait_until
 
 _COMMAND = Path(sys.executable).with_name("instant-refine")
 

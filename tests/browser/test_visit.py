@@ -12,8 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.canvas_page import CanvasPage
 from tests.browser.service import Service
-from tests.fakes import READY, FakeEngineClient
-from tests.servers import KEY, running_server
+from tests.support.fakes import READY, FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 SLIDERS = {
     "strength": "strength",

@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 
 from service.front.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
 SENDING_S = 10  # the server's time for the last responses after the drain
 

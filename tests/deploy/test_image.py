@@ -17,10 +17,10 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from tests.servers import START_S, wait_until
-from tests.test_service import ROUTE, body
+from tests.support.servers import START_S, wait_until
+from tests.whole_service.test_service import ROUTE, body
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "Dockerfile.cuda").read_text("utf-8")
 LOCK = (ROOT / "requirements-cuda.lock").read_text("utf-8")
 TOOL = Path(sys.executable).with_name("hadolint")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FLOORS = {
     "pillow": "13.0.0", "starlette": "1.3.1", "diffusers": "0.42.1", "torch": "2.10", "h11": "0.16",
     "ray": "2.52",

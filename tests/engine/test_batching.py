@@ -15,8 +15,8 @@ from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import MAX_ADMISSIONS, MAX_RETIREMENTS, Scheduler
 from service.protocol.jobs import Failed, Finished, Job
-from tests.checkpoints import write_taesd
-from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
+from tests.support.checkpoints import write_taesd
+from tests.support.engine_runs import levels_apart, load, make_engine, make_job, picture, run
 
 MARK = 200
 """The brightness of a picture that cannot be encoded or decoded."""

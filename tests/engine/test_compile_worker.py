@@ -18,7 +18,7 @@ import models.runtime.aot
 from service.engine.compile_worker import compile_shapes
 from service.engine.warmup import Compiler
 from service.settings import CompileMode, Settings, Tuning
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 @pytest.mark.parametrize(

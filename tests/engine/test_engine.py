@@ -16,7 +16,7 @@ from models.text_encoder import PromptEmbeds
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.protocol.jobs import Failed, Finished, Job, Progress
-from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
+from tests.support.engine_runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
 
 class FaultyPipeline(Pipeline):

@@ -21,7 +21,7 @@ from service.engine.engine import Engine
 from service.engine.faults import SickDevice, is_out_of_memory, is_sticky
 from service.engine.scheduler import Scheduler
 from service.protocol.jobs import Failed, Finished, Job
-from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
+from tests.support.engine_runs import levels_apart, load, make_engine, make_job, picture, run
 
 SIDE = 64
 UNET_FAILS = 1e30

@@ -16,11 +16,11 @@ from models.pipeline import Pipeline
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.protocol.jobs import Failed, Finished, Job, Pixels, Progress, StageTimes
-from tests.engine.late import LateTransfer
-from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 from tests.engine.test_engine import mixed_jobs
 from tests.engine.test_faults import HookedPipeline, OverflowingOnce, overflowing, small_job
-from tests.models.test_graphs import RecordingCapturer
+from tests.models.runtime.test_forward import RecordingCapturer
+from tests.support.engine_runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
+from tests.support.late_device import LateTransfer
 
 
 def late_engine(

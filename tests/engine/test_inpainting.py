@@ -12,7 +12,7 @@ from diffusers import LCMScheduler
 from models.pipeline import Pipeline
 from models.runtime.packing import to_uint8
 from service.protocol.jobs import Job, Pixels
-from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
+from tests.support.engine_runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
 
 def box_mask() -> Pixels:

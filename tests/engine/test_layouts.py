@@ -25,9 +25,14 @@ from models.lcm import timesteps
 from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
 from service.protocol.jobs import Finished, Job, Pixels
-from tests.checkpoints import sdxl_unet, write_plain_checkpoint, write_sdxl_checkpoint, write_taesd
-from tests.engine.runs import levels_apart, make_engine, make_job, picture, run
-from tests.models.loras import EVERYWHERE, random_factors, write_lora
+from tests.support.checkpoints import (
+    sdxl_unet,
+    write_plain_checkpoint,
+    write_sdxl_checkpoint,
+    write_taesd,
+)
+from tests.support.engine_runs import levels_apart, make_engine, make_job, picture, run
+from tests.support.loras import EVERYWHERE, random_factors, write_lora
 
 CASES = [
     # negative prompt, steps, strength, guidance

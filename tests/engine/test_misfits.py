@@ -13,9 +13,9 @@ from diffusers import LCMScheduler
 from models.errors import CheckpointError
 from service.engine.builder import load_engine, load_pipelines
 from service.settings import EngineSettings, Settings
-from tests.checkpoints import sdxl_unet, write_sdxl_checkpoint
-from tests.engine.runs import load
-from tests.models.loras import ATTENTION, random_factors, write_lora
+from tests.support.checkpoints import sdxl_unet, write_sdxl_checkpoint
+from tests.support.engine_runs import load
+from tests.support.loras import ATTENTION, random_factors, write_lora
 
 STYLES = """
 [INK]

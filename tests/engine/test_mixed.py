@@ -17,8 +17,8 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.protocol.jobs import Finished, Job
 from service.settings import Settings
-from tests.engine.runs import SIDE, levels_apart, load, make_job, noise_image, run
-from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
+from tests.support.engine_runs import SIDE, levels_apart, load, make_job, noise_image, run
+from tests.support.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
 
 STYLES = """
 [INK]

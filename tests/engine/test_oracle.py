@@ -13,8 +13,8 @@ from PIL import Image
 from models.checkpoints.catalog import find_checkpoint
 from models.checkpoints.hub import local_folder
 from service.protocol.jobs import Job, Pixels
-from tests.checkpoints import load_oracle, write_checkpoint
-from tests.engine.runs import levels_apart, load, make_engine, make_job, picture, run
+from tests.support.checkpoints import load_oracle, write_checkpoint
+from tests.support.engine_runs import levels_apart, load, make_engine, make_job, picture, run
 
 TABLE = [
     # height, width, steps, strength, guidance, seed

@@ -10,7 +10,7 @@ import pytest
 from service.engine.scheduler import MAX_ADMISSIONS, Row, Scheduler
 from service.errors import QueueFull
 from service.protocol.jobs import Job
-from tests.engine.runs import make_job, noise_image
+from tests.support.engine_runs import make_job, noise_image
 
 TINY = noise_image(8, 8)
 

@@ -10,7 +10,7 @@ import torch
 
 from models.pipeline import Pipeline, RowNoise
 from service.protocol.jobs import Finished
-from tests.engine.runs import (
+from tests.support.engine_runs import (
     SIDE,
     levels_apart,
     load,

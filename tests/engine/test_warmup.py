@@ -17,9 +17,9 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.engine.warmup import Shape, Warming
 from service.protocol.jobs import Failed, Finished, Job
-from tests.engine.runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 from tests.engine.test_engine import mixed_jobs
-from tests.models.test_graphs import RecordingCapturer
+from tests.models.runtime.test_forward import RecordingCapturer
+from tests.support.engine_runs import SIDE, levels_apart, load, make_engine, make_job, picture, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
 

@@ -10,7 +10,7 @@ import pytest
 from service.engine import worker
 from service.protocol.connection import Connection
 from service.protocol.messages import Abort
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 
 class Idle:

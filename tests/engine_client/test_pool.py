@@ -16,7 +16,7 @@ from service.errors import EngineRestarting, EngineStarting, QueueFull, RefineEr
 from service.protocol.jobs import Finished, GenerationParams, Job
 from service.protocol.messages import Fatal
 from service.settings import EngineSettings, Settings
-from tests.test_client import HASTE, IMAGE, FakeProcess, FakeSpawner, silent
+from tests.engine_client.test_local import HASTE, IMAGE, FakeProcess, FakeSpawner, silent
 
 SETTINGS = EngineSettings(max_waiting=64)
 

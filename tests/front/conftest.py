@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.front.api import Api
+from tests.support.api import Api
 
 
 @pytest.fixture

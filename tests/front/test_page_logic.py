@@ -16,8 +16,8 @@ from PIL import Image
 from service.front.app import create_app
 from service.front.schemas.requests import MAX_PROMPT_CHARS, MAX_SEED, SIDES
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY, running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 HERE = Path(__file__).parent / "web"
 OLDEST_NODE = (20, 19)  # older ones need a package.json to load a .js file as a module

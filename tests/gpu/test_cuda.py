@@ -21,11 +21,11 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.engine.warmup import Warming
 from service.protocol.jobs import Failed, Finished
-from tests.engine.runs import SIDE, levels_apart, load, make_engine, picture, run
 from tests.engine.test_engine import mixed_jobs
-from tests.engine.test_warming import Compilers, compiled_here, joined_step_by_step
-from tests.models.test_attention import Attending
-from tests.models.test_graphs import Blur, rows
+from tests.engine.test_warmup import Compilers, compiled_here, joined_step_by_step
+from tests.models.runtime.test_attention import Attending
+from tests.models.runtime.test_forward import Blur, rows
+from tests.support.engine_runs import SIDE, levels_apart, load, make_engine, picture, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
 

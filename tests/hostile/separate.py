@@ -21,8 +21,8 @@ from models.malloc import bound_malloc
 from service.front.server import MAPPED_BYTES
 from service.logs import configure_logging
 from service.protocol.jobs import Finished
-from tests.fakes import FakeEngineClient
-from tests.servers import running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import running_server
 
 
 class Forgetful(FakeEngineClient):

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.soak.golden_files import GOLDEN, WHOLE
 from benchmarks.soak.hostile_bodies import GOOD, bodies, files, texts
 from service.front.images.data_url import to_data_url
-from tests.front.test_containers import mutated, with_right_checksums
+from tests.front.images.test_containers import mutated, with_right_checksums
 from tests.hostile.separate import Separate, separate
 
 ROUTE = "/lcm-instant-refine"

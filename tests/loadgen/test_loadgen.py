@@ -17,8 +17,8 @@ from service.front.schemas.requests import RefineRequest
 from service.loadgen.loops import NO_ANSWER, Run, Sample, Target, _arrivals, closed_loop, open_loop
 from service.loadgen.report import figures, percentile
 from service.loadgen.workload import Trace
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY, running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 COMMAND = Path(sys.executable).with_name("instant-refine")
 

@@ -19,8 +19,8 @@ from models.memory_estimate import Footprint, free_host_bytes
 from models.pipeline import Pipeline
 from service.engine import builder as loading
 from service.settings import EngineSettings
-from tests.checkpoints import sdxl_unet, write_sdxl_checkpoint, write_taesd
-from tests.models.loras import EVERYWHERE, Naming, random_factors, write_lora
+from tests.support.checkpoints import sdxl_unet, write_sdxl_checkpoint, write_taesd
+from tests.support.loras import EVERYWHERE, Naming, random_factors, write_lora
 
 
 def loaded_bytes(pipeline: Pipeline) -> int:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from models.loader import CheckpointFiles, load_pipeline
-from tests.checkpoints import sdxl_unet, write_checkpoint, write_sdxl_checkpoint
-from tests.models.test_graphs import RecordingCapturer
+from tests.models.runtime.test_forward import RecordingCapturer
+from tests.support.checkpoints import sdxl_unet, write_checkpoint, write_sdxl_checkpoint
 
 
 def of_sd15(folder: Path) -> CheckpointFiles:

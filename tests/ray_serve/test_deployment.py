@@ -17,7 +17,7 @@ from ray.dashboard.http_server_agent import PUBLIC_EXACT_PATHS
 
 from service.ray_serve.deployment import at_a_front, build, build_front, engines
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SENDING_S = 10  # what Serve gives the last answers after the drain
 
 

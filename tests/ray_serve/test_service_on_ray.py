@@ -22,18 +22,18 @@ import psutil
 import pytest
 import yaml
 
-from tests.backends import NUM_ENGINES, Services, num_serving
-from tests.front.sockets import greeted
-from tests.sdk import wire
 from tests.sdk.test_python_sdk import call
-from tests.servers import KEY, START_S, wait_until
-from tests.test_service import ROUTE, Served, body, served
+from tests.support import sdk_wire as wire
+from tests.support.backends import NUM_ENGINES, Services, num_serving
+from tests.support.servers import KEY, START_S, wait_until
+from tests.support.sockets import greeted
+from tests.whole_service.test_service import ROUTE, Served, body, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 REPLICA_NAME = "ray::ServeReplica:instant-refine:engine"
@@ -57,7 +57,7 @@ REPLACED_STARTS = 4.0
 
 @pytest.fixture
 def cluster(backend: str, services: Services) -> Served:
-    """`instant-refine serve --ray local` with two engines on `pocket`, of `tests/backends.py`."""
+    """`instant-refine serve --ray local` with two engines on `pocket`."""
     return services.named(backend)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import npm
+from tests.support import npm
 
 
 @pytest.fixture(scope="session")

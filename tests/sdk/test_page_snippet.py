@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from service.front.schemas.requests import MAX_SEED
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY
 
 _PRINTER = Path(__file__).parents[1] / "front" / "web" / "snippets.mjs"
 _FIELDS = {"prompt": 'a "red" `house`\n${here}', "steps": 6, "seed": MAX_SEED, "width": 640}

@@ -21,11 +21,11 @@ from pydantic.alias_generators import to_snake
 from models.checkpoints.catalog import Defaults, Pace, load_catalog
 from models.styles.presets import load_styles
 from service.errors import QueueFull
-from tests.backends import Witness
-from tests.fakes import FakeEngineClient
-from tests.sdk import wire
-from tests.sdk.wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
-from tests.servers import KEY, running_server
+from tests.support import sdk_wire as wire
+from tests.support.backends import Witness
+from tests.support.fakes import FakeEngineClient
+from tests.support.sdk_wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
+from tests.support.servers import KEY, running_server
 
 METHODS = {
     "/lcm-instant-refine": "perform_instant_refine",

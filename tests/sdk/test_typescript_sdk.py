@@ -12,11 +12,11 @@ import httpx
 import pytest
 
 from service.errors import QueueFull
-from tests.backends import Witness
-from tests.fakes import FakeEngineClient
-from tests.sdk import wire
-from tests.sdk.wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
-from tests.servers import KEY
+from tests.support import sdk_wire as wire
+from tests.support.backends import Witness
+from tests.support.fakes import FakeEngineClient
+from tests.support.sdk_wire import ALL, LEAST, NULLS, PREFIXES, ROUTES
+from tests.support.servers import KEY
 
 METHODS = {
     "/lcm-instant-refine": "performInstantRefine",

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 from PIL import Image
 
-from tests.servers import KEY
+from tests.support.servers import KEY
 
 ROUTES = ["/lcm-instant-refine", "/generations-lcm"]
 PATHS = [prefix + route for prefix in ("", "/api/rest/v1") for route in ROUTES]

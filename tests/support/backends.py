@@ -15,9 +15,9 @@ import pytest
 from models.styles.presets import load_styles
 from service.front.images.codec import read_metadata
 from service.protocol.jobs import GenerationParams
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY, MAX_BODY_BYTES, START_S, wait_until
-from tests.test_service import Served
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, MAX_BODY_BYTES, START_S, wait_until
+from tests.whole_service.test_service import Served
 
 NUM_ENGINES = 2
 _COMMON = {
@@ -39,7 +39,7 @@ SERVICES = {
 """Whole services on `pocket`, by the settings that tell them apart."""
 
 BACKENDS = ["fake", *SERVICES]
-_ON_ALL = "tests.front.test_api"
+_ON_ALL = "tests.front.routes.test_refine"
 """The module whose cases run on each service, but for those with a witness, which make most of the
 pictures. The others run on the first service alone, for their time.
 """

@@ -1,6 +1,6 @@
 """A server in a process of its own that is sent secrets by every way; its log is what it prints.
 
-python -m tests.front.canary json
+python -m tests.support.canary json
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from websockets.exceptions import InvalidStatus
 from service.errors import GenerationFailed, QueueFull
 from service.logs import configure_logging
 from service.settings import LogFormat
-from tests.fakes import FakeEngineClient
-from tests.front.api import ROUTES, Api, data_url
-from tests.front.sockets import WAIT_S, PainterSocket, greeted, opened
-from tests.servers import running_server
+from tests.support.api import ROUTES, Api, data_url
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import running_server
+from tests.support.sockets import WAIT_S, PainterSocket, greeted, opened
 
 CANARY = "CaNaRy"
 KEY = f"{CANARY}-key"

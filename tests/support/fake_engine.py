@@ -1,6 +1,6 @@
 """A real engine process around a model that sleeps: queue, slots, steps and pipe are the real ones.
 
-    python -m tests.fake_engine --socket-fd N --settings JSON
+    python -m tests.support.fake_engine --socket-fd N --settings JSON
 
 Load and faults can so be shown on two cores. A UNet call takes FAKE_STEP_S seconds, however many
 rows share it. What a prompt says happens at the first step of its row:
@@ -31,7 +31,7 @@ from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
 from service.protocol.messages import Ready
 from service.settings import EngineSettings
-from tests.leak import leak
+from tests.support.leak import leak
 
 FAULTS = ("", "fail", "nan", "oom", "sick", "hang", "stop", "exit", "segfault", "garbage")
 _SCALE = 8

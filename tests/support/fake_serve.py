@@ -1,4 +1,4 @@
-"""`serve` around the engine that sleeps, in a process of its own: `python -m tests.fake_serve`.
+"""`python -m tests.support.fake_serve`: `serve` around the engine that sleeps.
 
 Settings come from REFINE_*, the supervisor's patience from FAKE_PATIENCE as JSON.
 """
@@ -17,9 +17,9 @@ from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
 from service.settings import Settings
-from tests.leak import LeakyClient
+from tests.support.leak import LeakyClient
 
-ENGINE = "tests.fake_engine"
+ENGINE = "tests.support.fake_engine"
 
 
 def main() -> None:

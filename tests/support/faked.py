@@ -19,9 +19,9 @@ import httpx
 import psutil
 from PIL import Image
 
-from tests.servers import START_S, wait_until
+from tests.support.servers import START_S, wait_until
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ROUTE = "/lcm-instant-refine"
 
 
@@ -39,14 +39,14 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 class Faked:
-    """`python -m tests.fake_serve` on a free port, its log in JSON."""
+    """`python -m tests.support.fake_serve` on a free port, its log in JSON."""
 
     def __init__(self, patience: dict[str, float], environment: dict[str, str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fake_serve"],
+            [sys.executable, "-m", "tests.support.fake_serve"],
             cwd=ROOT,
             env={
                 **os.environ,

@@ -15,9 +15,9 @@ from benchmarks.soak.picture_files import encoded, scene
 from service.front.images.codec import read_metadata
 from service.front.schemas.requests import MAX_SEED
 from service.protocol.jobs import GenerationParams
-from tests.backends import Witness
-from tests.fakes import FakeEngineClient
-from tests.servers import MAX_BODY_BYTES
+from tests.support.backends import Witness
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import MAX_BODY_BYTES
 
 DATA_URL_PREFIX = "data:image/jpeg;base64,"
 ROUTES = ["/lcm-instant-refine", "/generations-lcm"]

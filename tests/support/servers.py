@@ -15,7 +15,7 @@ from service.engine_client.base import EngineClient
 from service.front.app import create_app
 from service.front.server import DrainingServer, create_server
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
+from tests.support.fakes import FakeEngineClient
 
 KEY = "a-test-key"
 MAX_BODY_BYTES = 2_000_000

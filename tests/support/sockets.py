@@ -12,7 +12,7 @@ from PIL import Image
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.servers import KEY
+from tests.support.servers import KEY
 
 WAIT_S = 120.0  # the longest upscale of a real engine on a busy machine
 

@@ -10,14 +10,14 @@ import httpx
 import psutil
 import pytest
 
-from tests.backends import NUM_ENGINES, Services, num_serving
-from tests.servers import KEY, START_S, wait_until
-from tests.test_service import ROUTE, Served, body
+from tests.support.backends import NUM_ENGINES, Services, num_serving
+from tests.support.servers import KEY, START_S, wait_until
+from tests.whole_service.test_service import ROUTE, Served, body
 
 
 @pytest.fixture
 def two_devices(backend: str, services: Services) -> Served:
-    """`instant-refine serve --devices cpu,cpu` on `pocket`, of `tests/backends.py`."""
+    """`instant-refine serve --devices cpu,cpu` on `pocket`, of `tests/support/backends.py`."""
     return services.named(backend)
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from service.engine_client.supervisor import Patience
 from service.protocol.messages import Heartbeat
-from tests.faked import Faked, faked
-from tests.servers import START_S, wait_until
+from tests.support.faked import Faked, faked
+from tests.support.servers import START_S, wait_until
 
 HASTE = {
     "first_backoff_s": 0.2,

@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers import wait_until
-from tests.test_service import ROUTE, body
+from tests.support.servers import wait_until
+from tests.whole_service.test_service import ROUTE, body
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INSTALL_S = 1500.0
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.faked import ROUTE, Faked, body, faked
+from tests.support.faked import ROUTE, Faked, body, faked
 
 STEP_S = "0.05"
 SECONDS = 20.0

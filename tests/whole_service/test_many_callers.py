@@ -26,9 +26,9 @@ from service.front.app import create_app
 from service.protocol.jobs import Progress
 from service.protocol.messages import Heartbeat
 from service.settings import Settings
-from tests.fake_serve import ENGINE
-from tests.faked import ROOT, ROUTE, body, faked
-from tests.servers import START_S, running_app, wait_until
+from tests.support.fake_serve import ENGINE
+from tests.support.faked import ROOT, ROUTE, body, faked
+from tests.support.servers import START_S, running_app, wait_until
 
 NUM_CALLERS = 16
 NUM_ROUNDS, CROWD = 25, 4

@@ -19,11 +19,11 @@ from PIL import Image, ImageDraw
 
 from service.front.images.tiles import plan_tiles
 from service.protocol.jobs import Pixels
-from tests.engine.runs import load, noise_image
-from tests.front.api import data_url
-from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
-from tests.servers import START_S, wait_until
-from tests.test_service import Served, served
+from tests.support.api import data_url
+from tests.support.engine_runs import load, noise_image
+from tests.support.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
+from tests.support.servers import START_S, wait_until
+from tests.whole_service.test_service import Served, served
 
 STEPS = 4
 PLAIN, *WITH_LORA = STYLES = ["ANIME", "SKETCH_BW", "FANTASY_ART"]

@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from benchmarks.soak.hostile_bodies import bodies, texts
-from tests.front.sockets import greeted
-from tests.servers import KEY, START_S
-from tests.test_service import Served, body, served
+from tests.support.servers import KEY, START_S
+from tests.support.sockets import greeted
+from tests.whole_service.test_service import Served, body, served
 
 JSON = {"content-type": "application/json"}
 FRESH = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{32}")

@@ -11,9 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.servers import START_S, wait_until
-from tests.test_many_callers import Call, callers
-from tests.test_service import Served, served
+from tests.support.servers import START_S, wait_until
+from tests.whole_service.test_many_callers import Call, callers
+from tests.whole_service.test_service import Served, served
 
 NUM_CALLERS = 4
 # Nothing is to fail by a deadline on a machine that does other work.

@@ -14,9 +14,9 @@ from PIL import Image
 from service.loadgen.report import percentile
 from service.protocol.jobs import Finished
 from service.realtime_client import LiveClient
-from tests.fakes import FakeEngineClient
-from tests.front.sockets import picture
-from tests.servers import START_S, running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import START_S, running_server
+from tests.support.sockets import picture
 
 NUM_PAINTERS = 16
 NUM_FRAMES = 10

@@ -27,7 +27,7 @@ from service.engine_client.local import LocalEngineClient
 from service.protocol.jobs import GenerationParams, Progress
 from service.protocol.messages import Heartbeat
 from service.settings import EngineSettings
-from tests.servers import START_S, running_server, wait_until
+from tests.support.servers import START_S, running_server, wait_until
 
 COMMAND = Path(sys.executable).with_name("instant-refine")
 ROUTE = "/lcm-instant-refine"

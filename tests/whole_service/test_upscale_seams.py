@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from service.front.images.tiles import TILE_SIDE, plan_tiles
-from tests.test_service import Served, served
+from tests.whole_service.test_service import Served, served
 
 pytestmark = pytest.mark.slow
 
 SIDE = 1024
-DOODLE = Path(__file__).parents[1] / "docs" / "images" / "doodle.jpg"
+DOODLE = Path(__file__).parents[2] / "docs" / "images" / "doodle.jpg"
 CELL = 8  # pixels of a latent
 PATIENCE_S = 280
 """A machine that does other things takes minutes for what else takes ten seconds."""

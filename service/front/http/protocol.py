@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, for peers who are slow, endless or ambiguous.
 
 uvicorn waits for ever for a request and for a reader, and httptools bounds no header. What this
-relies on inside of uvicorn is pinned by tests/front/test_connections.py.
+relies on inside of uvicorn is pinned by tests/front/http/test_protocol.py.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from service.errors import QueueFull, RateLimited
 from service.front.access_control.body_budget import Bodies, HeldBody
 from service.front.app import create_app
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.front.api import ROUTES, Api
-from tests.servers import running_app, wait_until
+from tests.support.api import ROUTES, Api
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import running_app, wait_until
 
 MEGABYTE = 1 << 20
 

@@ -19,10 +19,10 @@ from websockets.sync.client import connect
 
 from service.front.app import HOSTED_PREFIX, create_app
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.front import canary
-from tests.front.api import ROUTES
-from tests.servers import KEY, running_server
+from tests.support import canary
+from tests.support.api import ROUTES
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 PAGE = "https://canvas.example"
 OPEN = {
@@ -156,7 +156,7 @@ def test_no_secret_is_ever_told(log_format: str) -> None:
     At every level, bugs included, over HTTP and over a socket: the other end holds each answer
     against them itself.
     """
-    command = [sys.executable, "-m", "tests.front.canary", log_format]
+    command = [sys.executable, "-m", "tests.support.canary", log_format]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     logged = ended.stdout + ended.stderr
     assert ended.returncode == 0, logged

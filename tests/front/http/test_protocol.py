@@ -14,7 +14,7 @@ import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.front.http.protocol import GuardedHttp
-from tests.servers import KEY, running_server
+from tests.support.servers import KEY, running_server
 
 ROUTE = b"POST /lcm-instant-refine HTTP/1.1\r\n"
 HEADERS = b"Host: localhost\r\nContent-Type: application/json\r\n"

@@ -24,7 +24,7 @@ from service.front.images.codec import (
     read_picture,
     to_data_url,
 )
-from tests.front.reading import PATH, decode, error_levels, refusal
+from tests.support.reading import PATH, decode, error_levels, refusal
 
 
 @pytest.mark.parametrize("name", GOLDEN)

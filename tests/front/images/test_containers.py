@@ -20,7 +20,7 @@ from benchmarks.soak.golden_files import GOLDEN, OTHERS, P3, WHOLE
 from benchmarks.soak.picture_files import encoded, flat, png, scene, with_chunks
 from service.errors import BodyTooLarge, ImageInvalid, ImageTooLarge
 from service.front.images.codec import ImageLimits, read_picture, to_data_url
-from tests.front.reading import PATH, decode, error_levels, refusal
+from tests.support.reading import PATH, decode, error_levels, refusal
 
 _BOMBS = """
 import pathlib, re, time

@@ -21,9 +21,9 @@ from service.front.images import decode_pool as decoding
 from service.front.images.codec import decode_image
 from service.front.images.decode_pool import Decoders, Isolation
 from service.front.routes import refine as api_routes
-from tests.fakes import FakeEngineClient
-from tests.front.api import PICTURE, ROUTES, Api
-from tests.servers import KEY, running_server
+from tests.support.api import PICTURE, ROUTES, Api
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 
 def die() -> None:

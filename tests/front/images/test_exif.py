@@ -25,7 +25,7 @@ from service.front.images.codec import (
     read_picture,
     to_data_url,
 )
-from tests.front.reading import PATH, decode, refusal
+from tests.support.reading import PATH, decode, refusal
 
 
 def turned(pixels: Pixels, orientation: int) -> Pixels:

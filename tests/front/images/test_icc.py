@@ -14,7 +14,7 @@ from benchmarks.soak import picture_files as pictures
 from benchmarks.soak.golden_files import P3
 from benchmarks.soak.picture_files import encoded, flat, scene, with_chunks
 from service.front.images.codec import Pixels
-from tests.front.reading import decode, error_levels
+from tests.support.reading import decode, error_levels
 
 
 def p3_picture() -> tuple[Image.Image, Pixels]:

@@ -1,5 +1,5 @@
 // Tests the page's client on a fake socket and on a real server
-// (REFINE_URL, REFINE_KEY). Run by tests/front/test_realtime_client.py.
+// (REFINE_URL, REFINE_KEY). Run by tests/front/realtime/test_javascript_client.py.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -15,11 +15,11 @@ from PIL import Image
 from service.api_keys import KeyRecord, digest_of, write_keys
 from service.errors import EngineStarting, GenerationFailed, QueueFull
 from service.front.generation import ROUTES
-from tests.backends import Witness
-from tests.fakes import FakeEngineClient
-from tests.front.api import STAGES, Api, data_url, picture_of
-from tests.front.sockets import PICTURE, greeted, opened, picture
-from tests.servers import running_server, wait_until
+from tests.support.api import STAGES, Api, data_url, picture_of
+from tests.support.backends import Witness
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import running_server, wait_until
+from tests.support.sockets import PICTURE, greeted, opened, picture
 
 MASK = data_url(Image.new("L", (512, 512), 255))
 

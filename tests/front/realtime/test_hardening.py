@@ -35,10 +35,10 @@ from service.front.realtime.messages import MAX_HELLO_CHARACTERS
 from service.front.realtime.session import Painter
 from service.protocol.jobs import Finished
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.front.api import Api
-from tests.front.sockets import PICTURE, PainterSocket, greeted, opened
-from tests.servers import KEY, running_app, running_server, wait_until
+from tests.support.api import Api
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_app, running_server, wait_until
+from tests.support.sockets import PICTURE, PainterSocket, greeted, opened
 
 # Who may open one.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.front.sockets import PICTURE
-from tests.servers import KEY, running_server
+from tests.support.servers import KEY, running_server
+from tests.support.sockets import PICTURE
 
 HERE = Path(__file__).parent
 CLIENT = HERE.parent.parent / "service/front/web/live/realtime.js"

@@ -16,7 +16,7 @@ from service.engine_client.local import LocalEngineClient
 from service.loadgen.report import percentile
 from service.realtime_client import LiveClient
 from service.settings import Settings
-from tests.servers import START_S, running_server
+from tests.support.servers import START_S, running_server
 
 NUM_PAINTERS = 16
 NUM_FRAMES = 4

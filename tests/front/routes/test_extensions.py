@@ -19,9 +19,9 @@ from service.cli.main import app
 from service.front.images.codec import read_metadata
 from service.front.schemas.requests import MAX_SEED
 from service.protocol.jobs import Finished
-from tests.fakes import FakeEngineClient
-from tests.front.api import ROUTES, Api, data_url, picture_of
-from tests.servers import running_server
+from tests.support.api import ROUTES, Api, data_url, picture_of
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import running_server
 
 NEGATIVE = "blurred"
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from service.protocol.jobs import Pixels
-from tests.fakes import FakeEngineClient
-from tests.front.api import Api, data_url, picture_of
+from tests.support.api import Api, data_url, picture_of
+from tests.support.fakes import FakeEngineClient
 
 ROUTE = "/lcm-inpainting"
 PIXELS: Pixels = np.kron(

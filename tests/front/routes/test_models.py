@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from service.protocol.messages import Heartbeat
-from tests.fakes import FakeEngineClient
-from tests.front.api import Api
+from tests.support.api import Api
+from tests.support.fakes import FakeEngineClient
 
 
 def beat(num_warm: int, rows: dict[str, list[int]]) -> Heartbeat:

@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.front.api import Api
+from tests.support.api import Api
 
-WEB = Path(__file__).parents[2] / "service" / "front" / "web"
+WEB = Path(__file__).parents[3] / "service" / "front" / "web"
 FILES = [path for path in WEB.rglob("*") if path.is_file()]
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",

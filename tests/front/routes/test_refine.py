@@ -30,9 +30,7 @@ from service.errors import (
 )
 from service.front.images.codec import read_metadata
 from service.front.schemas.requests import MAX_SEED, SIDES
-from tests.backends import Witness
-from tests.fakes import FakeEngineClient
-from tests.front.api import (
+from tests.support.api import (
     PATHS,
     PICTURE,
     ROUTES,
@@ -43,7 +41,9 @@ from tests.front.api import (
     picture_of,
     size_of,
 )
-from tests.servers import KEY, MAX_BODY_BYTES, running_server, wait_until
+from tests.support.backends import Witness
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, MAX_BODY_BYTES, running_server, wait_until
 
 
 @pytest.mark.parametrize("path", PATHS)

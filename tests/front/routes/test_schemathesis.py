@@ -15,8 +15,8 @@ from models.styles.presets import load_styles
 from service.front.app import create_app
 from service.front.images.data_url import to_data_url
 from service.settings import Settings
-from tests.fakes import FakeEngineClient
-from tests.servers import KEY, running_server
+from tests.support.fakes import FakeEngineClient
+from tests.support.servers import KEY, running_server
 
 PICTURES = st.sampled_from([to_data_url(data, "png") for data in WHOLE.values()])
 schemathesis.openapi.format("picture-data-url", PICTURES)

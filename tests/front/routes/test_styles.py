@@ -20,10 +20,10 @@ from service.front.app import create_app
 from service.front.registry import Served
 from service.realtime_client import LiveClient
 from service.settings import Settings
-from tests.fakes import READY, FakeEngineClient
-from tests.front.api import Api
-from tests.front.sockets import picture
-from tests.servers import KEY, running_server
+from tests.support.api import Api
+from tests.support.fakes import READY, FakeEngineClient
+from tests.support.servers import KEY, running_server
+from tests.support.sockets import picture
 
 MINE = """
 [MINE]

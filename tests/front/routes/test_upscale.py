@@ -12,8 +12,8 @@ import pytest
 from benchmarks.soak.picture_files import scene
 from service.front.images.tiles import TILE_SIDE, blend_tiles, plan_tiles
 from service.protocol.jobs import Pixels
-from tests.fakes import FakeEngineClient
-from tests.front.api import Api, data_url, picture_of, size_of
+from tests.support.api import Api, data_url, picture_of, size_of
+from tests.support.fakes import FakeEngineClient
 
 ROUTE = "/lcm-upscale"
 SIDES = (1024, 1280, 2048)

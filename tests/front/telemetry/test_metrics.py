@@ -21,12 +21,12 @@ from service.front.realtime.session import DENIED
 from service.front.telemetry.loop_watchdog import LoopWatchdog
 from service.front.telemetry.metrics import Metrics, RequestMetrics
 from service.protocol.messages import Heartbeat
-from tests.fakes import READY, FakeEngineClient
-from tests.front.api import Api
-from tests.front.sockets import greeted, opened
-from tests.servers import KEY, running_server, wait_until
+from tests.support.api import Api
+from tests.support.fakes import READY, FakeEngineClient
+from tests.support.servers import KEY, running_server, wait_until
+from tests.support.sockets import greeted, opened
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 BEAT = Heartbeat("serving", batch_sizes=[3, 1], num_unet_calls=4)
 
 

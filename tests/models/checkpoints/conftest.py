@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import write_checkpoint
-from tests.fake_hub import FakeHub, serving_hub
+from tests.support.checkpoints import write_checkpoint
+from tests.support.fake_hub import FakeHub, serving_hub
 
 COMMAND = Path(sys.executable).with_name("instant-refine")
 

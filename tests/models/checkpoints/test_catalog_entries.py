@@ -13,16 +13,16 @@ from models.checkpoints.hub import local_folder
 from models.checkpoints.manifest import NAME
 from models.checkpoints.sources import LORA_FILE, Source, sources_of
 from models.loader import CheckpointFiles, load_pipeline
-from tests.checkpoints import (
+from tests.models.checkpoints.conftest import Machine, decoys
+from tests.support.checkpoints import (
     sdxl_unet,
     write_checkpoint,
     write_plain_checkpoint,
     write_sdxl_checkpoint,
     write_taesd,
 )
-from tests.fake_hub import FakeHub
-from tests.hub.conftest import Machine, decoys
-from tests.models.loras import EVERYWHERE, random_factors, write_lora
+from tests.support.fake_hub import FakeHub
+from tests.support.loras import EVERYWHERE, random_factors, write_lora
 
 _BASE = {
     "lcm-dreamshaper-v7": write_checkpoint,

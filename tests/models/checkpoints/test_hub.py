@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tests.fake_hub import FakeHub
-from tests.hub.conftest import Machine, decoys
+from tests.models.checkpoints.conftest import Machine, decoys
+from tests.support.fake_hub import FakeHub
 
 ID = "someone/tiny"
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -14,9 +14,13 @@ from models.checkpoints.catalog import Checkpoint, find_checkpoint, find_checkpo
 from models.checkpoints.manifest import Scope, record_folder
 from models.checkpoints.register import adopt, append, examine, to_checkpoint
 from models.errors import CheckpointError
-from tests.checkpoints import write_checkpoint, write_plain_checkpoint, write_sdxl_checkpoint
-from tests.fake_hub import FakeHub
-from tests.hub.conftest import Machine
+from tests.models.checkpoints.conftest import Machine
+from tests.support.checkpoints import (
+    write_checkpoint,
+    write_plain_checkpoint,
+    write_sdxl_checkpoint,
+)
+from tests.support.fake_hub import FakeHub
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -19,8 +19,8 @@ from models.lora.bank import MAX_RANK, AdapterBank
 from models.lora.parse import Lora, LowRank, fuse, read_lora
 from models.pipeline import Pipeline
 from models.runtime.aot import compile_package, load_package, package_path
-from tests.engine.runs import load
-from tests.models.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
+from tests.support.engine_runs import load
+from tests.support.loras import ATTENTION, EVERYWHERE, random_factors, write_lora
 
 TOLERANCE = 1e-5
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from models.errors import CheckpointError
 from models.lora.parse import fuse, read_lora
-from tests.engine.runs import load
-from tests.models.loras import ATTENTION, EVERYWHERE, Naming, random_factors, write_lora
+from tests.support.engine_runs import load
+from tests.support.loras import ATTENTION, EVERYWHERE, Naming, random_factors, write_lora
 
 ALPHA = 2.0
 NAMINGS: list[Naming] = ["peft", "diffusers", "diffusers-old", "kohya"]

@@ -19,7 +19,7 @@ from models.styles.presets import load_styles
 from models.training.evaluation.contact_sheet import SHOWN
 from models.training.scenes.renderers import DOODLE, render
 from service.protocol.jobs import Pixels
-from tests.engine.runs import make_engine, make_job, picture, run
+from tests.support.engine_runs import make_engine, make_job, picture, run
 
 SIDE = 512
 STYLES = ("SKETCH_BW", "FANTASY_ART")

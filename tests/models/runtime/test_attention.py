@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 from models.loader import CheckpointFiles, load_pipeline
 from models.runtime.aot import compile_package, load_package
 from models.runtime.attention import Call, attending_by, fuse_projections, pick_backend
-from tests.engine.runs import load, make_engine, make_job, picture, run
+from tests.support.engine_runs import load, make_engine, make_job, picture, run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own, of its parts among each other
 

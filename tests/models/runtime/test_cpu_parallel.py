@@ -15,8 +15,8 @@ from models.lora.bank import AdapterBank
 from models.pipeline import Pipeline
 from models.runtime.cpu_parallel import deal, rows_here, shares_of
 from models.runtime.forward import Forward
-from tests.engine.runs import load
-from tests.models.test_adapters import make_loras
+from tests.models.lora.test_bank import make_loras
+from tests.support.engine_runs import load
 
 
 @pytest.fixture(autouse=True)

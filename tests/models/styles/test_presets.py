@@ -14,7 +14,7 @@ from models.checkpoints.hub import local_folder
 from models.errors import CheckpointError
 from models.styles.presets import Style, load_styles
 from service.protocol.jobs import Pixels
-from tests.engine.runs import load, make_engine, make_job, picture, run
+from tests.support.engine_runs import load, make_engine, make_job, picture, run
 
 NAMES = [
     "NONE", "ANIME", "CINEMATIC", "DIGITAL_ART", "DYNAMIC", "ENVIRONMENT", "FANTASY_ART",

@@ -14,7 +14,7 @@ import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from models.training.loop.data_parallel import ALONE, Team, run_together
-from tests.servers import wait_until
+from tests.support.servers import wait_until
 
 ROWS = torch.arange(24.0).view(6, 4)
 
