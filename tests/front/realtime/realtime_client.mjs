@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { Realtime } from "../../service/front/web/live/realtime.js";
+import { Realtime } from "../../../service/front/web/live/realtime.js";
 
 class FakeSocket {
   static all = [];

@@ -14,7 +14,7 @@ from tests.support.servers import KEY, running_server
 from tests.support.sockets import PICTURE
 
 HERE = Path(__file__).parent
-CLIENT = HERE.parent.parent / "service/front/web/live/realtime.js"
+CLIENT = HERE.parents[2] / "service/front/web/live/realtime.js"
 
 
 def test_javascript_client() -> None:
@@ -41,5 +41,5 @@ def test_javascript_client() -> None:
 
 def test_the_clients_are_short() -> None:
     """A client in another language is an afternoon's work: these two stay under 150 lines."""
-    for client in (CLIENT, HERE.parent.parent / "service/realtime_client.py"):
+    for client in (CLIENT, HERE.parents[2] / "service/realtime_client.py"):
         assert len(client.read_text().splitlines()) < 150
