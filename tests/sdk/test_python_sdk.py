@@ -74,6 +74,7 @@ def test_the_referee_is_the_contract_s() -> None:
     assert version("Leonardo-Ai-SDK") == "7.0.0"
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_picture_comes_back(address: str, witness: Witness, route: str, prefix: str) -> None:
@@ -99,12 +100,14 @@ def test_the_picture_is_made_of_the_one_that_was_sent(
     wire.check_the_negative(job.model_dump(by_alias=True), engine)
 
 
+@pytest.mark.real_engines
 def test_inpainting_takes_a_mask(address: str, witness: Witness) -> None:
     """With a white mask the whole picture is repainted, and the job is of the usual shape."""
     job = call(address, "/lcm-inpainting", wire.INPAINT).object.lcm_generation_job
     wire.check_picture(job.model_dump(by_alias=True), witness)
 
 
+@pytest.mark.real_engines
 def test_an_upscale_comes_back_twice_as_large_with_its_ids(address: str, witness: Witness) -> None:
     """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
     job = call(address, "/lcm-upscale", wire.UPSCALE).object.lcm_generation_job
@@ -199,6 +202,7 @@ def test_the_sdk_would_drop_a_broken_job(route: str, part: dict[str, Any]) -> No
     assert not unmarshal_json_response(ANSWERS[route], broken).lcm_generation_job
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize(("name", "value"), wire.OUT_OF_BOUNDS)
 @pytest.mark.parametrize("route", ROUTES)
 def test_out_of_bounds_is_final(
@@ -214,6 +218,7 @@ def test_out_of_bounds_is_final(
     assert witness.num_asked == 0
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_wrong_key_is_final(address: str, witness: Witness, route: str) -> None:
     """A 401 raises the SDK's error; it is not sent again."""

@@ -102,6 +102,7 @@ def test_the_lock_names_no_host() -> None:
     assert all("integrity" in package and "resolved" not in package for package in packages)
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_picture_comes_back(sdk: Sdk, witness: Witness, route: str, prefix: str) -> None:
@@ -127,11 +128,13 @@ def test_the_picture_is_made_of_the_one_that_was_sent(
     wire.check_the_negative(job_of(sdk.call(route, ALL)), engine)
 
 
+@pytest.mark.real_engines
 def test_inpainting_takes_a_mask(sdk: Sdk, witness: Witness) -> None:
     """With a white mask the whole picture is repainted, and the job is of the usual shape."""
     wire.check_picture(job_of(sdk.call("/lcm-inpainting", wire.INPAINT)), witness)
 
 
+@pytest.mark.real_engines
 def test_an_upscale_comes_back_twice_as_large_with_its_ids(sdk: Sdk, witness: Witness) -> None:
     """1024 x 1024 for 512 x 512, and the ids that the SDK types for this route."""
     job = job_of(sdk.call("/lcm-upscale", wire.UPSCALE))
@@ -187,6 +190,7 @@ def test_the_sdk_would_refuse_a_broken_job(sdk: Sdk) -> None:
     assert not any(result["ok"] for parsed in broken for result in parsed)
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize(("name", "value"), wire.OUT_OF_BOUNDS)
 @pytest.mark.parametrize("route", ROUTES)
 def test_out_of_bounds_is_final(
@@ -202,6 +206,7 @@ def test_out_of_bounds_is_final(
     assert witness.num_asked == 0
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_wrong_key_is_final(sdk: Sdk, witness: Witness, route: str) -> None:
     """A 401 throws the SDK's error; it is not sent again."""

@@ -1,7 +1,8 @@
-"""What the cases of the wire are held against: a fake engine, or whole services on real ones.
+"""The backends of the wire's tests: a fake engine, and whole services on real engines.
 
-A case asks for `address`, and runs once for each backend. One that asks for `engine` looks into
-the fake, or tells it what to do, and runs with that alone.
+A test with the fixture `address` runs on the fake engine. With the mark `real_engines` it also runs
+on each whole service. A test with the fixture `engine` inspects or directs the fake, and runs there
+only.
 """
 
 from __future__ import annotations
@@ -36,28 +37,22 @@ SERVICES = {
     },
     "devices": {"REFINE_DEVICE": ",".join(["cpu"] * NUM_ENGINES)},
 }
-"""Whole services on `pocket`, by the settings that tell them apart."""
+"""Whole services on `pocket`, by their settings."""
 
 BACKENDS = ["fake", *SERVICES]
-_ON_ALL = "tests.front.routes.test_refine"
-"""The module whose cases run on each service, but for those with a witness, which make most of the
-pictures. The others run on the first service alone, for their time.
-"""
-
-
 _OF_ONE = {"engine": "fake", "cluster": "ray", "two_devices": "devices"}
 """Fixtures of cases that are about one backend."""
 
 
 def backends_of(case: pytest.Metafunc) -> list[object]:
-    """Return the backends that a case is meant for; real ones are slow."""
+    """Return the backends of a test; those with real engines are slow."""
     for fixture, backend in _OF_ONE.items():
         if fixture in case.fixturenames:
             return [backend]
-    is_for_all = case.module.__name__ == _ON_ALL and "witness" not in case.fixturenames
-    services = BACKENDS[1:] if is_for_all else BACKENDS[1:2]
+    if case.definition.get_closest_marker("real_engines") is None:
+        return ["fake"]
     marks = [pytest.mark.slow, pytest.mark.alone]
-    return ["fake", *(pytest.param(name, marks=marks) for name in services)]
+    return ["fake", *(pytest.param(name, marks=marks) for name in SERVICES)]
 
 
 class Services:

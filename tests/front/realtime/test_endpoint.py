@@ -35,6 +35,7 @@ def test_a_greeting_is_answered_with_what_a_page_needs(api: Api) -> None:
     assert {"meanMs", "intervalMs", "pauseMs", "pending", "phase", "reason"} <= ready.keys()
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("is_binary", [True, False])
 def test_a_frame_is_answered_as_over_http(api: Api, *, is_binary: bool) -> None:
     """Either way the picture comes, it is that of the same request over HTTP, to the byte."""
@@ -56,6 +57,7 @@ def test_a_frame_is_answered_as_over_http(api: Api, *, is_binary: bool) -> None:
     assert (result["pictures"], result["format"]) == (1, "jpeg")
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_can_be_asked(api: Api, route: str) -> None:
     """An upscale answers at twice the size, an inpainting takes its mask."""

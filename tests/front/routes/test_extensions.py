@@ -49,6 +49,7 @@ def answered(told: dict[str, Any], settings: dict[str, Any], **fields: Any) -> d
         return job
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("seed", [5, MAX_SEED - 1])
 def test_several_images_have_a_seed_each(api: Api, seed: int) -> None:
     """`numImages` rows of one job, each of the next seed within the bound, each told of its own."""

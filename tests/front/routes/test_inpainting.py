@@ -26,6 +26,7 @@ def mask_of(box: tuple[int, int, int, int]) -> Image.Image:
     return mask
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("prefix", ["", "/api/rest/v1"])
 def test_black_stays_and_white_is_repainted(api: Api, prefix: str) -> None:
     """In a PNG answer every black pixel is the input's, and white ones are not."""

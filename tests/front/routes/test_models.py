@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from service.protocol.messages import Heartbeat
 from tests.support.api import Api
 from tests.support.fakes import FakeEngineClient
@@ -32,6 +34,7 @@ def test_what_is_warm_is_told(api: Api, engine: FakeEngineClient) -> None:
     assert listed["lcm-dreamshaper-v7"]["warm"] == {}
 
 
+@pytest.mark.real_engines
 def test_eager_engines_have_nothing_warm(api: Api) -> None:
     """Without compiled forwards, or before the first heartbeat."""
     listed = {one["id"]: one for one in api.http.get("/v1/models").json()["models"]}

@@ -46,6 +46,7 @@ from tests.support.fakes import FakeEngineClient
 from tests.support.servers import KEY, MAX_BODY_BYTES, running_server, wait_until
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("path", PATHS)
 def test_a_picture_comes_back_in_the_hosted_shape(api: Api, path: str) -> None:
     """On both routes, under both prefixes: 200, one JPEG data URL, nulls where they are due."""
@@ -76,6 +77,7 @@ def test_stages_are_told(api: Api) -> None:
     assert all(float(entry.partition(";dur=")[2]) >= 0 for entry in header.split(", "))
 
 
+@pytest.mark.real_engines
 def test_absent_fields_get_the_checkpoint_defaults(api: Api, witness: Witness) -> None:
     """What is left out is the checkpoint's default, and 512 x 512."""
     picture = picture_of(api.refine())
@@ -178,6 +180,7 @@ def test_what_is_outside_the_bounds_is_refused_by_name(
     assert witness.num_asked == 0
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("name", ["imageDataUrl", "prompt"])
 def test_a_missing_field_is_named(api: Api, name: str) -> None:
     """Both required fields are asked for by name."""
@@ -230,6 +233,7 @@ def test_json_with_a_charset_is_taken_and_compression_is_not(api: Api) -> None:
     api.refused(response, 415, "unsupported-media-type")
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_over_the_cap_is_refused(api: Api, *, is_chunked: bool) -> None:
     """With and without a Content-Length the cap holds."""
@@ -250,6 +254,7 @@ def test_what_is_no_picture_is_refused(api: Api, value: str) -> None:
     api.refused(api.refine(imageDataUrl=value), 400, "image-invalid", "$.imageDataUrl")
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize(
     "header",
     [None, "", "Bearer", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x"],
@@ -408,6 +413,7 @@ def test_a_caller_who_goes_frees_the_engine(api: Api, engine: FakeEngineClient) 
     engine.is_open.set()
 
 
+@pytest.mark.real_engines
 @pytest.mark.parametrize("output_format", ["jpeg", "png", "webp"])
 def test_the_picture_tells_its_parameters_and_nothing_of_the_input(
     api: Api, output_format: str
@@ -447,6 +453,7 @@ def test_a_picture_of_the_asked_size_reaches_the_engine_unchanged(
         np.testing.assert_array_equal(255 - np.asarray(answered), image)
 
 
+@pytest.mark.real_engines
 def test_styles_and_models_are_listed(api: Api) -> None:
     """What a caller can choose is told by the service itself."""
     styles = api.http.get("/v1/styles").json()["styles"]

@@ -51,6 +51,7 @@ def test_tiles_of_other_brightness_leave_no_step() -> None:
     assert max(np.abs(np.diff(whole, axis=axis)).max() for axis in (0, 1)) <= 2
 
 
+@pytest.mark.real_engines
 def test_the_answer_is_twice_the_size_with_ids(api: Api) -> None:
     """One picture, and the ids are UUIDs, which other routes do not have."""
     source = scene(300, 500)

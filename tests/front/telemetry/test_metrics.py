@@ -34,6 +34,7 @@ def serving() -> EngineHealth:
     return EngineHealth("serving", "serving", READY, BEAT, ends={"killed": 1})
 
 
+@pytest.mark.real_engines
 def test_requests_stages_and_refusals_are_counted(api: Api) -> None:
     """A picture and a refusal leave their marks, under the route's own name."""
     assert api.refine("/api/rest/v1/lcm-instant-refine").status_code == 200
