@@ -13,7 +13,7 @@ from models.malloc import KIB
 # Threads free pictures of growing sizes, each below something small that stays, as requests do.
 HOARD = """
 import random, sys, threading
-from models.allocation import bound_malloc
+from models.malloc import bound_malloc
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -40,7 +40,7 @@ print(resident_mb() - before)
 
 # What is large was freed, and what is small among it is still there: holes that no limit closes.
 HOLES = """
-from models.allocation import bound_malloc, give_back
+from models.malloc import bound_malloc, give_back
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -61,7 +61,7 @@ print(held, resident_mb() - before)
 # A layer's activations, one after another: 40 MB are 10,240 pages.
 BUFFERS = """
 import resource, sys
-from models.allocation import give_back, hold_memory
+from models.malloc import give_back, hold_memory
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -132,7 +132,7 @@ def test_the_operators_word_holds() -> None:
 
 FREEZE = """
 import asyncio, gc
-from models.allocation import keep_tidy
+from models.malloc import keep_tidy
 
 keep_tidy()
 print(gc.get_freeze_count(), len(gc.get_objects()))

@@ -25,7 +25,7 @@ from tests.support.reading import PATH, decode, error_levels, refusal
 _BOMBS = """
 import pathlib, re, time
 from service.errors import RefineError
-from service.front.images import decode_image
+from service.front.images.codec import decode_image
 from benchmarks.soak import picture_files as pictures
 def peak_mb():
     status = pathlib.Path("/proc/self/status").read_text()
@@ -76,7 +76,7 @@ def test_large_pictures_take_turns() -> None:
     run_script("""
 import asyncio
 from functools import partial
-from service.front.decoding import Decoders
+from service.front.images.decode_pool import Decoders
 data = pictures.webp_bomb(4096)
 decode_image(pictures.webp_bomb(64), path="$.a")
 work = partial(decode_image, data, path="$.a", at_least=(512, 512))

@@ -128,7 +128,7 @@ def test_header_is_refused(text: str) -> None:
 _FOLLOW = """
 import sys
 from service.errors import ImageInvalid
-from service.front.images import read_picture
+from service.front.images.codec import read_picture
 def read(text):
     try:
         read_picture(text, height=512, width=512, path="$.imageDataUrl")
