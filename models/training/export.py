@@ -1,4 +1,4 @@
-"""Stage 7: the networks written as a folder of diffusers, whole or not at all."""
+"""Stage 11: the networks written as a folder of diffusers, all or nothing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from models.training.networks.architecture import build_scheduler
 from models.training.networks.tokenizer import build_tokenizer
 from models.training.stages.autoencoder import build_autoencoder, load_autoencoder
 from models.training.stages.student import latest_student, load_student, student_from_teacher
-from models.training.stages.teacher import Teacher, load_teacher
+from models.training.stages.teacher import Teacher, load_teacher, teacher_path
 
-KEPT = ("README.md", "contact-sheet.jpg", "evaluation.json")  # outlive an export
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+KEPT = ("README.md", "contact-sheet.jpg", "evaluation.json")  # from the earlier folder
 
 
-def gather(folder: Path) -> dict[str, nn.Module]:
-    """Return the networks as far as they are trained; what is not yet is at its start."""
-    trained = (folder / "teacher.safetensors").exists()
-    teacher = load_teacher(folder) if trained else Teacher()
+def load_networks(folder: Path) -> dict[str, nn.Module]:
+    """Return the networks as far as they are trained, and untrained ones for the others."""
+    teacher = load_teacher(folder) if teacher_path(folder).exists() else Teacher()
     latest = latest_student(folder)
     student = load_student(latest) if latest else student_from_teacher(teacher)
     has_vae = (folder / "autoencoder.safetensors").exists()
@@ -32,52 +30,45 @@ def gather(folder: Path) -> dict[str, nn.Module]:
     return {"unet": student, "vae": vae, "text_encoder": teacher.text}
 
 
-def _set_model_index(folder: Path) -> None:
-    """Name no safety checker and no feature extractor, and no machine's path."""
-    path = folder / "model_index.json"
-    index = json.loads(path.read_text("utf-8"))
-    for name in ("safety_checker", "feature_extractor", "image_encoder"):
-        index[name] = [None, None]
-    index["requires_safety_checker"] = False
-    index.pop("_name_or_path", None)
-    path.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
-
-
 def export(folder: Path, target: Path) -> None:
-    """Write `target` from the states in `folder`; the old one stays until the new is whole."""
-    nets = {name: net.half().eval() for name, net in gather(folder).items()}
+    """Write `target` from the states in `folder`; replace it when the new folder is complete."""
     pipeline = LatentConsistencyModelImg2ImgPipeline(
-        **nets,
+        **{name: net.half().eval() for name, net in load_networks(folder).items()},
         tokenizer=build_tokenizer(),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    fresh = target.with_name(target.name + ".new")
+    new = target.with_name(target.name + ".new")
     old = target.with_name(target.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
-    pipeline.save_pretrained(fresh, safe_serialization=True)
-    _set_model_index(fresh)
-    _copy_loras(folder, fresh)
-    for weights in fresh.rglob("*.safetensors"):
+    pipeline.save_pretrained(new, safe_serialization=True)
+    _clean_model_index(new / "model_index.json")
+    for lora in sorted((folder / "loras").glob("*.safetensors")):
+        (new / "loras").mkdir(exist_ok=True)
+        shutil.copy(lora, new / "loras")
+    for weights in new.rglob("*.safetensors"):
         weights.chmod(0o644)
     for name in KEPT:
         if (target / name).exists():
-            shutil.copy2(target / name, fresh / name)
-    record_folder(fresh, source=BUNDLED)
+            shutil.copy2(target / name, new / name)
+    record_folder(new, source=BUNDLED)
     if target.exists():
         target.rename(old)
-    fresh.rename(target)
+    new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _copy_loras(folder: Path, target: Path) -> None:
-    """Put the adapters that are trained beside the networks, where the styles find them."""
-    for path in sorted((folder / "loras").glob("*.safetensors")):
-        (target / "loras").mkdir(exist_ok=True)
-        shutil.copy(path, target / "loras")
+def _clean_model_index(path: Path) -> None:
+    """Name no safety checker and no feature extractor, and remove the local path."""
+    index = json.loads(path.read_text("utf-8"))
+    for name in ("safety_checker", "feature_extractor", "image_encoder"):
+        index[name] = [None, None]
+    index["requires_safety_checker"] = False
+    index.pop("_name_or_path", None)
+    path.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def folder_megabytes(target: Path) -> float:

@@ -1,4 +1,4 @@
-"""The contact sheet: doodles, and what the model makes of them in every style."""
+"""The contact sheet: doodles, and the model's images of them in every style."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from models.styles.presets import load_styles
@@ -17,7 +16,7 @@ from models.training.scenes.renderers import DOODLE, render
 from models.training.scenes.scene import Scene, Thing
 
 TILE = 128
-SHOWN = (
+SHEET_SCENES = (
     (Scene("meadow", (Thing("house", "red", 0.5, 0.55, 0.34),), 11), "a red house in a meadow"),
     (Scene("sea", (Thing("boat", "blue", 0.48, 0.55, 0.33),), 12), "a blue boat at sea"),
     (
@@ -32,28 +31,23 @@ SHOWN = (
 )  # fmt: skip
 
 
-def grid(pictures: Tensor, across: int) -> Image.Image:
-    """Return pictures [N, 3, H, W] in 0..1 as rows of `across`."""
-    tiles = (pictures.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    lines = [
-        np.concatenate(list(tiles[at : at + across]), 1) for at in range(0, len(tiles), across)
-    ]
-    return Image.fromarray(np.concatenate(lines, 0))
-
-
-def contact_sheet(pipeline: Any, path: Path, *, strength: float = 0.6, guidance: float = 6) -> None:
-    """Write a sheet: a row a doodle: the doodle, a column a style, then strength 1 from grey."""
-    scenes = [scene for scene, _ in SHOWN]
+def write_contact_sheet(
+    pipeline: Any, path: Path, *, strength: float = 0.6, guidance: float = 6
+) -> None:
+    """Write a row for each scene: the doodle, every style, and strength 1 from a grey canvas."""
+    scenes = [scene for scene, _ in SHEET_SCENES]
+    captions = [caption for _, caption in SHEET_SCENES]
     doodles = render(scenes, DOODLE, (512, 512))
-    lines = [doodles]
+    columns = [doodles]
     for style in load_styles().values():
-        prompts = [style.apply(words) for _, words in SHOWN]
-        lines.append(
+        prompts = [style.apply(caption) for caption in captions]
+        columns.append(
             refine(pipeline, prompts, doodles, strength=strength, guidance=guidance, seed=3)
         )
-    prompts = [words for _, words in SHOWN]
-    blank = torch.full_like(doodles, 0.5)
-    lines.append(refine(pipeline, prompts, blank, strength=1, guidance=guidance, seed=3))
-    small = F.interpolate(torch.cat(lines), size=(TILE, TILE), mode="area")
-    across = small.view(len(lines), len(SHOWN), 3, TILE, TILE).transpose(0, 1).flatten(0, 1)
-    grid(across, len(lines)).save(path, quality=88)
+    canvas = torch.full_like(doodles, 0.5)
+    columns.append(refine(pipeline, captions, canvas, strength=1, guidance=guidance, seed=3))
+    tiles = F.interpolate(torch.cat(columns), size=(TILE, TILE), mode="area")
+    tiles = (tiles.clamp(0, 1) * 255).round().byte()
+    tiles = tiles.reshape(len(columns), len(scenes), 3, TILE, TILE)
+    sheet = tiles.permute(1, 3, 0, 4, 2).reshape(len(scenes) * TILE, len(columns) * TILE, 3)
+    Image.fromarray(np.ascontiguousarray(sheet.numpy())).save(path, quality=88)

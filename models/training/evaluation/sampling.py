@@ -1,4 +1,4 @@
-"""Pictures from the shipped folder in bare diffusers, and from the teacher, for evaluation."""
+"""Images of the shipped folder in bare diffusers, and of the teacher."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from models.training.loop.precision import mixed
-from models.training.networks import noise as diffusion
+from models.training.networks.noise import NUM_TIMESTEPS, NoiseSchedule
 from models.training.networks.tokenizer import tokenize
-from models.training.stages.distillation import guided_denoised
-from models.training.stages.latent_dataset import decode
+from models.training.stages.autoencoder import decode
+from models.training.stages.distillation import rescaled_guidance
 from models.training.stages.teacher import Teacher
 
-BATCH = 8
+BATCH_SIZE = 8
 Guide = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def load_pipeline(
     folder: Path, device: torch.device, dtype: torch.dtype
 ) -> LatentConsistencyModelImg2ImgPipeline:
-    """Load the folder with diffusers' own class and nothing of ours."""
+    """Load the folder with diffusers' pipeline and none of this project's code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pipeline = LatentConsistencyModelImg2ImgPipeline.from_pretrained(folder, torch_dtype=dtype)
@@ -37,28 +37,28 @@ def load_pipeline(
 def refine(
     pipeline: LatentConsistencyModelImg2ImgPipeline,
     prompts: Sequence[str],
-    pictures: Tensor,
+    images: Tensor,
     *,
     strength: float,
     guidance: float,
     steps: int = 4,
     seed: int = 0,
 ) -> Tensor:
-    """Refine pictures [B, 3, H, W] in 0..1, each row with a seed of its own: [B, 3, H, W]."""
+    """Refine images [B, 3, H, W] in 0..1, with a seed for each row: [B, 3, H, W]."""
     refined = []
-    for at in tqdm(range(0, len(prompts), BATCH), desc=f"strength {strength}", leave=False):
-        few = list(prompts[at : at + BATCH])
-        generators = [torch.Generator().manual_seed(seed + at + row) for row in range(len(few))]
-        made = pipeline(
-            prompt=few,
-            image=pictures[at : at + BATCH],
+    for start in tqdm(range(0, len(prompts), BATCH_SIZE), desc=f"strength {strength}", leave=False):
+        batch = list(prompts[start : start + BATCH_SIZE])
+        generators = [torch.Generator().manual_seed(seed + start + n) for n in range(len(batch))]
+        output = pipeline(
+            prompt=batch,
+            image=images[start : start + BATCH_SIZE],
             strength=strength,
             guidance_scale=guidance,
             num_inference_steps=steps,
             generator=generators,
             output_type="np",
         ).images
-        refined.append(torch.from_numpy(np.asarray(made)).permute(0, 3, 1, 2).float())
+        refined.append(torch.from_numpy(np.asarray(output)).permute(0, 3, 1, 2).float())
     return torch.cat(refined)
 
 
@@ -72,33 +72,30 @@ def sample_teacher(
     steps: int,
     guidance: float,
     seed: int = 0,
-    guide: Guide = guided_denoised,
+    guide: Guide = rescaled_guidance,
 ) -> Tensor:
-    """Sample the teacher from noise by DDIM with classifier-free guidance: [B, 3, H, W].
+    """Sample the teacher from noise by DDIM: [B, 3, H, W].
 
-    Like its student it holds guidance's contrast, if `guide` is not the plain one, `guided`.
+    `guide` is `rescaled_guidance`, from which the student learned, or `classifier_free_guidance`.
     """
     device = next(teacher.parameters()).device
-    powers = diffusion.alphas_cumprod(device)
-    grid = [diffusion.STEPS - diffusion.STEPS * n // steps - 1 for n in range(steps)]
-    pictures = []
-    for at in tqdm(range(0, len(prompts), BATCH), desc=f"teacher {steps}", leave=False):
-        few = list(prompts[at : at + BATCH])
-        lot = torch.Generator().manual_seed(seed + at)
-        x = torch.randn(len(few), 4, shape[0] // 8, shape[1] // 8, generator=lot).to(device)
-        w = torch.full((len(few),), guidance - 1, device=device)
+    schedule = NoiseSchedule().to(device)
+    grid = [NUM_TIMESTEPS - NUM_TIMESTEPS * n // steps - 1 for n in range(steps)]
+    images = []
+    for start in tqdm(range(0, len(prompts), BATCH_SIZE), desc=f"teacher {steps}", leave=False):
+        batch = list(prompts[start : start + BATCH_SIZE])
+        rng = torch.Generator().manual_seed(seed + start)
+        x = torch.randn(len(batch), 4, shape[0] // 8, shape[1] // 8, generator=rng).to(device)
+        w = torch.full((len(batch),), guidance - 1, device=device)
         with mixed(device):
-            text = teacher.read(torch.tensor(tokenize(few), device=device))
-            blank = teacher.read(torch.tensor(tokenize([""]), device=device)).expand_as(text)
-        for step, t in enumerate(grid):
-            now = torch.full((len(few),), t, device=device)
-            then = now * 0 + (grid[step + 1] if step + 1 < steps else -1)
+            text = teacher.encode_text(torch.tensor(tokenize(batch), device=device))
+            empty = teacher.encode_text(torch.tensor(tokenize([""]), device=device))
+        embeddings = torch.cat((text, empty.expand_as(text)))
+        for timestep, previous in zip(grid, [*grid[1:], -1], strict=True):
+            now, then = (torch.full((len(batch),), t, device=device) for t in (timestep, previous))
             with mixed(device):
-                v = teacher.unet(torch.cat((x, x)), now.repeat(2), torch.cat((text, blank))).sample
-            with_text, without = (
-                diffusion.denoised(x, half, powers, now) for half in v.float().chunk(2)
-            )
-            x_0 = guide(with_text, without, w)
-            x = diffusion.ddim_step(x, x_0, powers, now, then)
-        pictures.append(decode(vae, x))
-    return torch.cat(pictures).cpu()
+                v = teacher.unet(torch.cat((x, x)), now.repeat(2), embeddings).sample.float()
+            conditional, empty_x0 = (schedule.predict_x0(x, half, now) for half in v.chunk(2))
+            x = schedule.ddim_step(x, guide(conditional, empty_x0, w), now, then)
+        images.append(decode(vae, x))
+    return torch.cat(images).cpu()

@@ -1,8 +1,8 @@
-"""Processes that learn together: each from rows of its own, by the mean of all their gradients.
+"""Data-parallel training: each process learns from its rows, by the mean of all gradients.
 
-On a CPU two processes of one thread each learn from more rows than one of two threads: threads
-meet at the end of each operation, and wait there for whoever was set aside; processes meet once a
-step. Every member makes the same step from the same gradients, so their weights stay equal.
+On a CPU two processes of one thread each learn from more rows than one process of two threads.
+Threads synchronise after each operation and wait there for a thread that was descheduled; processes
+synchronise once a step. Every process takes the same step, so their weights stay equal.
 """
 
 from __future__ import annotations
@@ -19,73 +19,78 @@ from torch.multiprocessing.spawn import spawn
 
 from models.malloc import hold_memory
 
-SEEDS_APART = 7919  # of the noise of two members
+SEED_STRIDE = 7919  # between the seeds of two processes
 
 
-class Team:
-    """A member's view of all: a team of one has nobody to wait for."""
+class DataParallel:
+    """A process's view of its group; in a group of one, every operation is the identity."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, world_size: int = 1) -> None:
+        self.rank, self.world_size = rank, world_size
 
     @property
-    def leads(self) -> bool:
-        """Whether this member tells of the progress and saves."""
+    def is_main(self) -> bool:
+        """Whether this process shows the progress and saves."""
         return self.rank == 0
 
     def seed(self, seed: int) -> None:
-        """Seed torch so that no two members draw the same noise."""
-        torch.manual_seed(seed + SEEDS_APART * self.rank)
+        """Seed torch with different noise in every process."""
+        torch.manual_seed(seed + SEED_STRIDE * self.rank)
 
-    def share(self, rows: Tensor) -> Tensor:
-        """Return this member's of rows [B, ...] that all have drawn alike."""
-        return rows[self.rank :: self.size]
+    def shard(self, rows: Tensor) -> Tensor:
+        """Return this process's part of rows [B, ...] that are equal in all processes."""
+        return rows[self.rank :: self.world_size]
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Set each gradient to the mean of all members'. The same ones must have gradients."""
-        if self.size == 1:
+        """Set each gradient to its mean over the processes; all must have the same gradients."""
+        if self.world_size == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients]) / self.size
+        flat = torch.cat([gradient.flatten() for gradient in gradients]) / self.world_size
         distributed.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients]
         for gradient, mean in zip(gradients, torch.split(flat, sizes), strict=True):
             gradient.copy_(mean.view_as(gradient))
 
-    def agrees(self, *, answer: bool) -> bool:
-        """Return the leader's answer: clocks differ, and all must stop after the same step."""
-        if self.size == 1:
-            return answer
-        told = torch.tensor([answer])
-        distributed.broadcast(told, 0)
-        return bool(told)
+    def broadcast(self, *, flag: bool) -> bool:
+        """Return the main process's flag: clocks differ, and all must stop after the same step."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor([flag])
+        distributed.broadcast(value, 0)
+        return bool(value)
 
 
-ALONE = Team()
+SINGLE_PROCESS = DataParallel()
 
 
-def run_together(size: int, work: Callable[..., None], *arguments: Any) -> None:
-    """Call `work(team, *arguments)` in `size` processes of one thread each; alone, in this one.
+def launch(world_size: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Call `work(group, *arguments)` in `world_size` processes of one thread each.
 
-    What is given must be picklable. Raises what any of them raises.
+    A group of one runs in this process. The arguments must be picklable. Raises
+    ProcessRaisedException where a process raises.
     """
-    if size == 1:
-        work(ALONE, *arguments)
+    if world_size == 1:
+        work(SINGLE_PROCESS, *arguments)
         return
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "meeting"
-        spawn(_join, (size, meeting, work, arguments), nprocs=size)  # type: ignore[no-untyped-call]
+        rendezvous = (Path(folder) / "rendezvous").as_uri()
+        spawn(_run, (world_size, rendezvous, work, arguments), nprocs=world_size)  # type: ignore[no-untyped-call]
 
 
-def _join(
-    rank: int, size: int, meeting: Path, work: Callable[..., None], arguments: tuple[Any, ...]
+def _run(
+    rank: int,
+    world_size: int,
+    rendezvous: str,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> None:
-    # torch has SIGINT sent to whoever outlives the first process; a shell's background ignores it
+    # torch sends SIGINT to processes whose parent has died; a shell's background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     hold_memory()
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
+    distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     try:
-        work(Team(rank, size), *arguments)
+        work(DataParallel(rank, world_size), *arguments)
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""In which precision networks learn and are measured on a device, attention included."""
+"""The precision in which networks are trained and evaluated on a device."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from torch.overrides import TorchFunctionMode
 
 from models.runtime.device import has_bf16_products
 
-_ASKED = ("query", "key", "value", "attn_mask", "is_causal", "scale")
+_ARGUMENTS = ("query", "key", "value", "attn_mask", "is_causal", "scale")
 
 
 @contextmanager
 def mixed(device: torch.device) -> Iterator[None]:
-    """Return a context in which bfloat16 is used where the device multiplies it natively.
+    """Compute in bfloat16 where the device has native products of it, else in float32.
 
-    A processor without such units imitates it: 0.3 GFLOP/s on an AVX2 core that makes 79 in
-    float32, so that a step which should take two seconds takes minutes.
+    A processor without them emulates bfloat16: 0.3 GFLOP/s on an AVX2 core that reaches 79 in
+    float32. A step of two seconds would take minutes.
     """
     if device.type != "cpu":
         with torch.autocast(device.type, torch.bfloat16):
             yield
     elif has_bf16_products():
-        with torch.autocast("cpu", torch.bfloat16), _PlainAttention():
+        with torch.autocast("cpu", torch.bfloat16), _ProductAttention():
             yield
     else:
         yield
@@ -43,18 +43,18 @@ def attend(
     is_causal: bool = False,
     scale: float | None = None,
 ) -> Tensor:
-    """Return the attention [B, heads, L, D] of `scaled_dot_product_attention`, by two products.
+    """Return `scaled_dot_product_attention` [B, heads, L, D], computed by two matrix products.
 
-    In bfloat16 on a CPU, forwards and backwards, it takes between a fifth and a half of the time of
-    torch's kernel: 138 ms against 302 for 96 rows of 4 heads, 256 tokens and 40 channels, 11
-    against 57 for 64 tokens and a prompt of 40, on a core with AVX-512. (In float32 they are even.)
+    In bfloat16 on a CPU, forward and backward, it takes a fifth to a half of the time of torch's
+    kernel. On a core with AVX-512: 138 ms against 302 for 96 rows of 4 heads, 256 tokens and 40
+    channels, 11 against 57 for 64 tokens and a prompt of 40. In float32 both take the same time.
     """
     query, key, value = (part.bfloat16() for part in (query, key, value))
-    with torch.autocast("cpu", enabled=False):  # it would compute softmax in float32
+    with torch.autocast("cpu", enabled=False):  # autocast would compute the softmax in float32
         scores = (query * (scale or 1 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
         if is_causal:
-            shown = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-            scores = scores.masked_fill(~shown, -torch.inf)
+            visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~visible, -torch.inf)
         if attn_mask is not None and attn_mask.dtype == torch.bool:
             scores = scores.masked_fill(~attn_mask, -torch.inf)
         elif attn_mask is not None:
@@ -62,8 +62,8 @@ def attend(
         return scores.softmax(-1) @ value
 
 
-class _PlainAttention(TorchFunctionMode):
-    """Within it `attend` computes what is asked of torch's kernel."""
+class _ProductAttention(TorchFunctionMode):
+    """Replaces calls of torch's kernel by `attend` within a with-block."""
 
     def __torch_function__(
         self,
@@ -74,5 +74,5 @@ class _PlainAttention(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is scaled_dot_product_attention and kwargs.get("dropout_p", 0.0) == 0:
-            return attend(*args, **{name: kwargs[name] for name in kwargs if name in _ASKED})
+            return attend(*args, **{name: kwargs[name] for name in kwargs if name in _ARGUMENTS})
         return func(*args, **kwargs)

@@ -1,8 +1,8 @@
-"""How many threads a training step should use while others use the processor too.
+"""The number of threads of a training step while other programs use the processor.
 
-With a thread on every core, each parallel region waits for the slowest: on a shared machine,
-where a background job is often set aside, two threads ran at a third of the speed of one. So
-now and then a step is timed with one and a step with all, and the faster is kept.
+With a thread on every core, each parallel region waits for the slowest thread. On a shared machine
+two threads ran at a third of the speed of one. Therefore a step is timed with one thread and a step
+with all of them now and then, and the faster number is kept.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 PERIOD = 40  # steps between trials
 
 
-class Pace:
-    """Call `tick` at the start of each step."""
+class ThreadTuner:
+    """Call `before_step` at the start of each step."""
 
     def __init__(self) -> None:
         self.counts = sorted({1, torch.get_num_threads()})
@@ -23,16 +23,16 @@ class Pace:
         self._seconds = dict.fromkeys(self.counts, 0.0)
         self._last = time.monotonic()
 
-    def tick(self) -> None:
+    def before_step(self) -> None:
         if len(self.counts) == 1:
             return
         now = time.monotonic()
-        place = self.step % PERIOD - 1  # the very first step is slow whatever the count
-        if 0 < place <= len(self.counts):
-            self._seconds[self.counts[place - 1]] = now - self._last
-        if 0 <= place < len(self.counts):
-            torch.set_num_threads(self.counts[place])
-        elif place == len(self.counts):
+        trial = self.step % PERIOD - 1  # the first step of all is slow with any count
+        if 0 < trial <= len(self.counts):
+            self._seconds[self.counts[trial - 1]] = now - self._last
+        if 0 <= trial < len(self.counts):
+            torch.set_num_threads(self.counts[trial])
+        elif trial == len(self.counts):
             torch.set_num_threads(min(self.counts, key=self._seconds.__getitem__))
         self._last = now
         self.step += 1

@@ -1,4 +1,4 @@
-"""The networks and the noise schedule that models/pocket ships, and how they are put together."""
+"""The networks and the scheduler of models/pocket."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TEXT_LAYERS = 4
 CHANNELS = (48, 96, 160, 144)
 NORM_GROUPS = 16
 HEADS = 4
-TRUNK_LEVEL = 2  # the first of the levels that a 16 x 16 map is enough for
-TRUNK_ZOOM = 2**TRUNK_LEVEL  # a 64 x 64 picture is 16 x 16 there
-GUIDANCE_WIDTH = 256  # of the sinusoidal embedding of w = guidance - 1
+TRUNK_LEVEL = 2  # the first level of the trunk
+TRUNK_ZOOM = 2**TRUNK_LEVEL  # latents of 64 x 64 are 16 x 16 there
+GUIDANCE_WIDTH = 256  # of the embedding of w = guidance - 1
 
 
 def build_text_encoder() -> CLIPTextModel:
-    """Return a small CLIP text encoder; the ids of its config are the tokenizer's."""
+    """Return a small CLIP text encoder with the tokenizer's special ids in its config."""
     tokenizer = build_tokenizer()
     return CLIPTextModel(
         CLIPTextConfig(
@@ -39,11 +39,11 @@ def build_text_encoder() -> CLIPTextModel:
 
 
 def build_unet(*, guided: bool, sample_size: int = 64) -> UNet2DConditionModel:
-    """Return the UNet: four levels, so that 64 x 64 latents meet in an 8 x 8 bottleneck.
+    """Return the UNet: four levels, from latents of 64 x 64 to a bottleneck of 8 x 8.
 
-    Attention stands on the two small levels alone (256 tokens at 512 x 512). `guided` adds the
-    projection of the guidance embedding (the student has it, the teacher does not). A pooled
-    prompt is added to the time embedding: it speaks on every level, also where no attention is.
+    Only the two small levels have attention (256 tokens at 512 x 512). `guided` adds the projection
+    of the guidance embedding, which the student has and the teacher does not. The pooled prompt is
+    added to the time embedding and reaches every level, also those without attention.
     """
     return UNet2DConditionModel(
         sample_size=sample_size,
@@ -51,13 +51,8 @@ def build_unet(*, guided: bool, sample_size: int = 64) -> UNet2DConditionModel:
         out_channels=4,
         block_out_channels=CHANNELS,
         layers_per_block=1,
-        down_block_types=(
-            "DownBlock2D",
-            "DownBlock2D",
-            "CrossAttnDownBlock2D",
-            "CrossAttnDownBlock2D",
-        ),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D",) * 2 + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 2,
         cross_attention_dim=TEXT_WIDTH,
         norm_num_groups=NORM_GROUPS,
         attention_head_dim=HEADS,  # diffusers reads this as the number of heads
@@ -83,20 +78,19 @@ def build_scheduler() -> LCMScheduler:
 
 
 class Trunk(nn.Module):
-    """The inner levels of a UNet with a way in and out of their own: what a picture shows.
+    """A first and a last convolution with which a UNet's inner levels form a network.
 
-    At 512 x 512 the levels that read the prompt see maps of 16 x 16 and 8 x 8. A picture of
-    128 x 128 has latents of that size, so it can teach them, on the very maps that they will serve
-    on, for a third of the price, a teacher's as well as a student's. The outer levels, which
-    know about edges and grain, are left out; a diet has both kinds of step, so that they keep
-    fitting.
+    At 512 x 512 the levels that read the prompt see maps of 16 x 16 and 8 x 8. An image of
+    128 x 128 has latents of that size: it trains them on maps as they will see them, at a third of
+    the cost, in the teacher and in the student. The outer levels, for edges and grain, are skipped.
+    A mixture has both kinds of step, which keeps the inner and outer levels compatible.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.entry = nn.Conv2d(4, CHANNELS[TRUNK_LEVEL - 1], 3, padding=1)
         self.exit = nn.Conv2d(CHANNELS[TRUNK_LEVEL], 4, 3, padding=1)
-        nn.init.zeros_(self.exit.weight)  # a loud beginning would undo what the UNet has learned
+        nn.init.zeros_(self.exit.weight)  # larger weights would undo what the UNet has learned
 
     def forward(
         self,
@@ -106,33 +100,28 @@ class Trunk(nn.Module):
         text: Tensor,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """Return v [B, 4, h, w] of small latents x_t [B, 4, h, w]; `guidance` is w, embedded."""
+        """Return v [B, 4, h, w] of small latents x_t [B, 4, h, w]; `guidance` is w embedded."""
         time = unet.time_embedding(unet.time_proj(timesteps).to(x_t.dtype), guidance)
         time = time + unet.add_embedding(text)
         hidden = self.entry(x_t)
-        kept = [hidden]
+        skips = [hidden]
         for down in unet.down_blocks[TRUNK_LEVEL:]:
             hidden, more = down(hidden_states=hidden, temb=time, encoder_hidden_states=text)
-            kept += more
+            skips += more
         hidden = unet.mid_block(hidden, time, encoder_hidden_states=text)
         *inner, last = unet.up_blocks[: len(CHANNELS) - TRUNK_LEVEL]
         for up in inner:
-            many = len(up.resnets)
-            skips, kept = tuple(kept[-many:]), kept[:-many]
-            hidden = up(
-                hidden_states=hidden,
-                temb=time,
-                res_hidden_states_tuple=skips,
-                encoder_hidden_states=text,
-            )
+            split = len(skips) - len(up.resnets)
+            skips, inputs = skips[:split], tuple(skips[split:])
+            hidden = up(hidden, inputs, time, encoder_hidden_states=text)
         for resnet, attention in zip(last.resnets, last.attentions, strict=True):
-            hidden = resnet(torch.cat((hidden, kept.pop()), 1), time)
+            hidden = resnet(torch.cat((hidden, skips.pop()), 1), time)
             hidden = attention(hidden, encoder_hidden_states=text, return_dict=False)[0]
-        v: Tensor = self.exit(hidden)  # before the map's sides are doubled: a sixth of all work
+        v: Tensor = self.exit(hidden)  # before the upsampling, a sixth of all work
         return v
 
 
-def predict(
+def predict_velocity(
     unet: UNet2DConditionModel,
     x_t: Tensor,
     timesteps: Tensor,
@@ -141,7 +130,7 @@ def predict(
     *,
     trunk: Trunk | None = None,
 ) -> Tensor:
-    """Return v [B, 4, h, w] of the whole UNet, or of its inner levels where a trunk is given."""
+    """Return v [B, 4, h, w] of the whole UNet, or of its inner levels through `trunk`."""
     if trunk is not None:
         v: Tensor = trunk(unet, x_t, timesteps, text, guidance)
     else:

@@ -1,7 +1,7 @@
-"""The tokenizer: a CLIPTokenizer of its own vocabulary, with every byte, so any prompt goes in.
+"""The tokenizer: a CLIPTokenizer with a vocabulary built from the captions and all bytes.
 
-Merges are made word by word: a word's pieces, as the merges so far leave them, are joined from
-the left until it is one token. Later merges rank lower, so they never break an earlier word.
+Merges are made word by word: the pieces that the earlier merges leave of a word are joined from the
+left into one token. Later merges rank lower and never split an earlier word.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from models.training.scenes.scene import draw_scene
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 MAX_TOKENS = 77
 _END = "</w>"
-# Words a person is likely to type although no caption has them.
+# Likely words of prompts that no caption has.
 _MORE_WORDS = """
 an the of in on at with and or no very bright dark light beautiful detailed tiny huge tall round
 golden silver cyan magenta violet gray colourful colorful forest beach ocean lake river hill
@@ -31,14 +31,14 @@ three four many one painting drawing photo image art style background foreground
 
 
 def byte_alphabet() -> list[str]:
-    """Return GPT-2's printable stand-ins for the 256 bytes, in the order of the bytes."""
+    """Return GPT-2's printable characters for the 256 bytes, in the order of the bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     spare = iter(range(256, 512))
     return [chr(b) if b in plain else chr(next(spare)) for b in range(256)]
 
 
-def known_words(captions: int = 6000) -> list[str]:
-    """Return the words of the captions and of the style templates, the frequent ones first."""
+def common_words(captions: int = 6000) -> list[str]:
+    """Return the words of captions and style templates, by falling frequency."""
     counts: dict[str, int] = dict.fromkeys(_MORE_WORDS, 1)
     texts = [style.apply("") for style in load_styles().values()]
     texts += [caption(draw_scene(n), "NONE" if n % 9 else DOODLE) for n in range(captions)]
@@ -48,8 +48,8 @@ def known_words(captions: int = 6000) -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def _apply(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
-    """Join pieces as byte pair encoding does: the pair of the lowest rank first."""
+def _merge(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
+    """Join pieces by byte pair encoding: the pair of the lowest rank first."""
     while len(pieces) > 1:
         pairs = list(itertools.pairwise(pieces))
         best = min(pairs, key=lambda pair: ranks.get(pair, 1 << 30))
@@ -66,8 +66,8 @@ def build_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     alphabet = byte_alphabet()
     tokens = [*alphabet, *(letter + _END for letter in alphabet)]
     ranks: dict[tuple[str, str], int] = {}
-    for word in known_words():
-        pieces = _apply([*word[:-1], word[-1] + _END], ranks)
+    for word in common_words():
+        pieces = _merge([*word[:-1], word[-1] + _END], ranks)
         while len(pieces) > 1:
             pair = (pieces[0], pieces[1])
             ranks[pair] = len(ranks)
@@ -80,7 +80,7 @@ def build_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 @cache
 def build_tokenizer() -> CLIPTokenizer:
-    """Return the tokenizer. Unknown never happens; padding is the end token, as in CLIP."""
+    """Return the tokenizer. No text is unknown; padding is the end token, as in CLIP."""
     vocabulary, merges = build_vocabulary()
     return CLIPTokenizer(
         vocab=dict(vocabulary),
@@ -94,7 +94,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def tokenize(texts: list[str]) -> list[list[int]]:
-    """Return token ids, a row of exactly 77 for each text; what is longer is cut."""
+    """Return token ids, 77 for each text; longer texts are truncated."""
     rows = build_tokenizer()(
         texts, padding="max_length", max_length=MAX_TOKENS, truncation=True
     ).input_ids

@@ -1,4 +1,4 @@
-"""Plain English for a scene, with varied wording, joined by the templates of styles.toml."""
+"""Captions of scenes in varied wording, joined with the templates of styles.toml."""
 
 from __future__ import annotations
 
@@ -42,60 +42,60 @@ _RELATIONS = {
 _SIZES = ((0.24, ("small ", "little ", "")), (0.33, ("",)), (1.0, ("big ", "large ", "")))
 
 
-def _name(lot: random.Random, kind: str) -> str:
-    if kind in _OTHER_NAMES and lot.random() < 0.3:
-        return lot.choice(_OTHER_NAMES[kind])
+def _name(rng: random.Random, kind: str) -> str:
+    if kind in _OTHER_NAMES and rng.random() < 0.3:
+        return rng.choice(_OTHER_NAMES[kind])
     return kind
 
 
-def _colour_word(lot: random.Random, colour: str) -> str:
-    return "gray" if colour == "grey" and lot.random() < 0.3 else colour
+def _colour_word(rng: random.Random, colour: str) -> str:
+    return "gray" if colour == "grey" and rng.random() < 0.3 else colour
 
 
-def _one(lot: random.Random, thing: Thing, *, sized: bool = True) -> str:
-    """Return "a red heart", seldom without its colour, at times with its size."""
-    words = _name(lot, thing.kind)
-    if lot.random() < 0.94:
-        words = f"{_colour_word(lot, thing.colour)} {words}"
-    if sized and lot.random() < 0.3:
-        words = lot.choice(next(w for limit, w in _SIZES if thing.size < limit)) + words
-    if lot.random() < 0.12:
+def _one(rng: random.Random, thing: Thing, *, sized: bool = True) -> str:
+    """Return "a red heart", rarely without the colour, sometimes with the size."""
+    words = _name(rng, thing.kind)
+    if rng.random() < 0.94:
+        words = f"{_colour_word(rng, thing.colour)} {words}"
+    if sized and rng.random() < 0.3:
+        words = rng.choice(next(w for limit, w in _SIZES if thing.size < limit)) + words
+    if rng.random() < 0.12:
         return words
     article = "an" if words[0] in "aeiou" else "a"
-    return f"{'the' if lot.random() < 0.08 else article} {words}"
+    return f"{'the' if rng.random() < 0.08 else article} {words}"
 
 
-def _two(lot: random.Random, thing: Thing) -> str:
-    name = _name(lot, thing.kind)
-    return f"two {_colour_word(lot, thing.colour)} {_PLURALS.get(name, name + 's')}"
+def _two(rng: random.Random, thing: Thing) -> str:
+    name = _name(rng, thing.kind)
+    return f"two {_colour_word(rng, thing.colour)} {_PLURALS.get(name, name + 's')}"
 
 
-def _things(lot: random.Random, scene: Scene) -> str:
+def _things(rng: random.Random, scene: Scene) -> str:
     if scene.relation == "twins":
-        return _two(lot, scene.things[0])
+        return _two(rng, scene.things[0])
     if scene.relation == "under":
-        over, under = _one(lot, scene.things[0], sized=False), _two(lot, scene.things[-1])
-        return f"{under} {lot.choice(('under', 'below', 'beneath'))} {over}"
+        over, under = _one(rng, scene.things[0], sized=False), _two(rng, scene.things[-1])
+        return f"{under} {rng.choice(('under', 'below', 'beneath'))} {over}"
     if scene.relation:
-        back, front = (_one(lot, t, sized=False) for t in scene.things)
-        if lot.random() < 0.2:
+        back, front = (_one(rng, t, sized=False) for t in scene.things)
+        if rng.random() < 0.2:
             return f"{front} and {back}"
-        return f"{front} {lot.choice(_RELATIONS[scene.relation])} {back}"
-    return _one(lot, scene.things[0])
+        return f"{front} {rng.choice(_RELATIONS[scene.relation])} {back}"
+    return _one(rng, scene.things[0])
 
 
-def _where(lot: random.Random, scene: Scene) -> str:
+def _where(rng: random.Random, scene: Scene) -> str:
     if scene.place == "plain":
-        ground = _colour_word(lot, scene.ground)
-        return lot.choice(_PLAIN).format(ground)
-    return lot.choice(_WHERE[scene.place])
+        ground = _colour_word(rng, scene.ground)
+        return rng.choice(_PLAIN).format(ground)
+    return rng.choice(_WHERE[scene.place])
 
 
 def describe(scene: Scene) -> str:
-    """Return the caption of a scene, without a style. The same scene, the same words."""
-    lot = random.Random(scene.words)  # noqa: S311 - wording, not secrets
-    things, where = _things(lot, scene), _where(lot, scene)
-    form = lot.random()
+    """Return the caption of a scene without a style; a scene has one caption."""
+    rng = random.Random(scene.words)  # noqa: S311 - wording, not secrets
+    things, where = _things(rng, scene), _where(rng, scene)
+    form = rng.random()
     if form < 0.1:
         return things
     if form < 0.18:
@@ -106,7 +106,7 @@ def describe(scene: Scene) -> str:
 
 
 def caption(scene: Scene, style: str) -> str:
-    """Return the whole prompt of a scene in a style of the API, or as a doodle."""
+    """Return the prompt of a scene in a style of the API, or as a doodle."""
     words = describe(scene)
     if style == DOODLE:
         return f"a doodle of {words}"

@@ -1,4 +1,4 @@
-"""Scenes rasterised into the planes that every style paints from. Knows no style and no words."""
+"""Scenes rasterised into the planes that every style renders from. Knows no styles or captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from models.training.scenes.palette import COLOURS, part_colour
-from models.training.scenes.places import Backdrop, Field, paint_place
+from models.training.scenes.places import Backdrop, Field, render_place
 from models.training.scenes.scene import Scene, Thing
 from models.training.scenes.shapes import SHAPES
 from models.training.scenes.textures import value_noise
@@ -21,16 +21,16 @@ FAR = 4.0  # a distance larger than any in a picture
 class GBuffer:
     """The planes of a batch of scenes. Lengths are in units of the frame's shorter side."""
 
-    albedo: Tensor  # [B, 3, H, W] colours without light, over the backdrop
-    back: Tensor  # [B, 3, H, W] the backdrop alone
-    flat: Tensor  # [B, 3, H, W] the backdrop as a doodler fills it
-    alpha: Tensor  # [B, 1, H, W] 1 on a thing
+    albedo: Tensor  # [B, 3, H, W] unlit colours over the backdrop
+    back: Tensor  # [B, 3, H, W] the backdrop
+    flat: Tensor  # [B, 3, H, W] the backdrop in flat colours
+    alpha: Tensor  # [B, 1, H, W] coverage by things
     distance: Tensor  # [B, 1, H, W] signed, to the silhouette; negative inside
     edge: Tensor  # [B, 1, H, W] distance to the nearest drawn line
-    bulge: Tensor  # [B, 1, H, W] height of a puffed-up thing, 0 outside
+    bulge: Tensor  # [B, 1, H, W] height of an inflated thing, 0 outside
     ground: Tensor  # [B, 1, H, W]
     depth: Tensor  # [B, 1, H, W]
-    feet: Tensor  # [B, 1, 1, 1] where the lowest thing stands, fraction of the height
+    feet: Tensor  # [B, 1, 1, 1] the foot of the lowest thing, a fraction of the height
     x: Tensor  # [1, 1, H, W]
     y: Tensor  # [1, 1, H, W]
     light: Tensor  # [B, 1, 1, 1] -1 from the left, 1 from the right
@@ -47,7 +47,7 @@ class GBuffer:
 
 @dataclass
 class _Layer:
-    """One thing of each scene that has it, already in the frame: n rows."""
+    """The rasterised things of n scenes, one of each."""
 
     colour: Tensor  # [n, 3, H, W]
     alpha: Tensor  # [n, 1, H, W]
@@ -57,13 +57,12 @@ class _Layer:
 
 
 def frame(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return x and y of the pixel middles, [1, 1, H, W], in units of the shorter side."""
+    """Return x and y of the pixel centres, [1, 1, H, W], in units of the shorter side."""
     short = min(height, width)
     y = (torch.arange(height, device=device) + 0.5) / short
     x = (torch.arange(width, device=device) + 0.5) / short
-    return x.view(1, 1, 1, -1).expand(1, 1, height, width), y.view(1, 1, -1, 1).expand(
-        1, 1, height, width
-    )
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return x[None, None], y[None, None]
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ def _column(values: list[float], like: Tensor) -> Tensor:
 
 
 def _draw_kind(kind: str, things: list[Thing], x: Tensor, y: Tensor) -> _Layer:
-    """Rasterise things of one kind. x and y are [n, H, W], in units of the shorter side."""
+    """Rasterise things of one kind at x and y [n, H, W], in units of the shorter side."""
     short, height, width = min(x.shape[-2:]), x.shape[-2], x.shape[-1]
     size = _column([t.size for t in things], x)
     cos = _column([t.tilt for t in things], x).cos()
@@ -88,7 +87,7 @@ def _draw_kind(kind: str, things: list[Thing], x: Tensor, y: Tensor) -> _Layer:
         d = part.distance * size
         cover = (0.5 - d * short).clamp(0, 1)
         paint = part_colour(part.role, main)[:, :, None, None]
-        # Over bare canvas the paint is whole (alpha feathers it later); over a part it blends.
+        # On the empty canvas the colour is opaque (alpha feathers it later); on a part it blends.
         blend = torch.where(alpha > 0, cover, (cover > 0).float())[:, None]
         colour = torch.lerp(colour, paint.expand_as(colour), blend)
         alpha = torch.maximum(alpha, cover)
@@ -128,14 +127,14 @@ def _backdrop(scenes: list[Scene], x: Tensor, y: Tensor, size: tuple[int, int]) 
         horizon = torch.tensor([scenes[r].horizon for r in rows], device=device).view(-1, 1, 1, 1)
         seeds = torch.tensor([scenes[r].seed for r in rows], device=device)
         field = Field(x, y * short / size[0], horizon, seeds, size)
-        planes.append(paint_place(place, [scenes[r].ground for r in rows], field))
+        planes.append(render_place(place, [scenes[r].ground for r in rows], field))
         order += rows
     back = torch.argsort(torch.tensor(order, device=device))
     return Backdrop(*(torch.cat(list(p))[back] for p in zip(*planes, strict=True)))
 
 
 def _wobble(seeds: Tensor, size: tuple[int, int], amount: float) -> tuple[Tensor, Tensor]:
-    """Return shifts [B, H, W] that make a drawn line look like a hand's."""
+    """Return shifts [B, H, W] that make lines look hand-drawn."""
     slow = [value_noise(seeds, salt, size, (6, 6))[:, 0] - 0.5 for salt in (71, 72)]
     fast = [value_noise(seeds, salt, size, (17, 17))[:, 0] - 0.5 for salt in (73, 74)]
     return (slow[0] + fast[0] * 0.25) * amount, (slow[1] + fast[1] * 0.25) * amount
@@ -144,7 +143,7 @@ def _wobble(seeds: Tensor, size: tuple[int, int], amount: float) -> tuple[Tensor
 def rasterise(
     scenes: list[Scene], size: tuple[int, int], device: torch.device, wobble: float = 0.0
 ) -> GBuffer:
-    """Rasterise scenes at `size` (height, width); `wobble` bends the lines of the things."""
+    """Rasterise scenes at `size` (height, width); `wobble` is the size of the bends in lines."""
     x, y = frame(*size, device)
     seeds = torch.tensor([s.seed for s in scenes], device=device)
     backdrop = _backdrop(scenes, x, y, size)
@@ -153,7 +152,7 @@ def rasterise(
     if wobble:
         shift = _wobble(seeds, size, wobble)
         px, py = px + shift[0], py + shift[1]
-    albedo, plane = backdrop.picture.clone(), (count, 1, *size)
+    albedo, plane = backdrop.image.clone(), (count, 1, *size)
     alpha = torch.zeros(plane, device=device)
     distance = torch.full(plane, FAR, device=device)
     edge, bulge = distance.clone(), torch.zeros(plane, device=device)
@@ -177,7 +176,7 @@ def rasterise(
     feet = [max(t.y + t.size * 0.75 * min(size) / size[0] for t in s.things) for s in scenes]
     return GBuffer(
         albedo=albedo.clamp(0, 1),
-        back=backdrop.picture,
+        back=backdrop.image,
         flat=backdrop.flat,
         alpha=alpha,
         distance=distance,

@@ -1,4 +1,4 @@
-"""Light on a G-buffer: normals, shades, shadows, grading. Shared by the styles."""
+"""Lighting of a G-buffer: normals, shading, shadows, grading. The styles share it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
 
 
 class Normals(NamedTuple):
-    """Unit normals of the puffed-up things, each [B, 1, H, W]; z looks at the viewer."""
+    """Unit normals of the inflated things, each [B, 1, H, W]; z points to the viewer."""
 
     x: Tensor
     y: Tensor
@@ -27,27 +27,27 @@ def colour(values: tuple[float, float, float], like: Tensor) -> Tensor:
     return torch.tensor(values, device=like.device, dtype=like.dtype).view(1, 3, 1, 1)
 
 
-def grey(picture: Tensor) -> Tensor:
-    """Return the luminance [B, 1, H, W] of a picture [B, 3, H, W] (Rec. 709 weights)."""
-    return (picture * colour((0.2126, 0.7152, 0.0722), picture)).sum(1, keepdim=True)
+def grey(image: Tensor) -> Tensor:
+    """Return the luminance [B, 1, H, W] of a image [B, 3, H, W] (Rec. 709 weights)."""
+    return (image * colour((0.2126, 0.7152, 0.0722), image)).sum(1, keepdim=True)
 
 
-def saturate(picture: Tensor, amount: float) -> Tensor:
-    """Scale the saturation: 0 is grey, 1 leaves the picture as it is."""
-    return torch.lerp(grey(picture).expand_as(picture), picture, amount).clamp(0, 1)
+def saturate(image: Tensor, amount: float) -> Tensor:
+    """Scale the saturation: 0 gives grey, 1 the same image."""
+    return torch.lerp(grey(image).expand_as(image), image, amount).clamp(0, 1)
 
 
-def contrast(picture: Tensor, amount: float, middle: float = 0.5) -> Tensor:
-    return ((picture - middle) * amount + middle).clamp(0, 1)
+def contrast(image: Tensor, amount: float, middle: float = 0.5) -> Tensor:
+    return ((image - middle) * amount + middle).clamp(0, 1)
 
 
 def over(under: Tensor, paint: Tensor, alpha: Tensor) -> Tensor:
-    """Lay `paint` over `under` where alpha [B, 1, H, W] is 1."""
+    """Composite `paint` over `under` by alpha [B, 1, H, W]."""
     return torch.lerp(under, paint.expand_as(under), alpha.expand_as(under))
 
 
 def shift(plane: Tensor, right: float, down: float) -> Tensor:
-    """Move a plane [B, C, H, W] by whole pixels; what comes in repeats the border."""
+    """Move a plane [B, C, H, W] by whole pixels; new pixels repeat the border."""
     dx, dy = round(right), round(down)
     height, width = plane.shape[-2:]
     pad = (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0))
@@ -68,18 +68,18 @@ def normals(g: GBuffer, softness: float = 0.012, strength: float = 1.0) -> Norma
 
 
 def lambert(g: GBuffer, n: Normals) -> Tensor:
-    """Return the diffuse light 0..1 [B, 1, H, W] of a lamp above, before and to one side."""
+    """Return the diffuse light 0..1 [B, 1, H, W] of a lamp above, in front and to one side."""
     return (n.x * g.light * 0.55 - n.y * 0.62 + n.z * 0.56).clamp(0, 1)
 
 
 def gloss(g: GBuffer, n: Normals, sharpness: float) -> Tensor:
-    """Return a Blinn-Phong highlight 0..1; the half-vector is the lamp's and the viewer's."""
+    """Return a Blinn-Phong highlight 0..1."""
     half = (n.x * g.light * 0.31 - n.y * 0.35 + n.z * 0.885).clamp(0, 1)
     return half**sharpness * g.alpha
 
 
 def shadow(g: GBuffer, reach: float, softness: float) -> Tensor:
-    """Return the cast shadow 0..1 outside the things, from the distance field moved away."""
+    """Return the cast shadow 0..1 outside the things, from the shifted distance field."""
     short = min(g.size)
     right = float(reach * short)
     from_left = shift(g.distance, right, right * 0.8)
@@ -89,7 +89,7 @@ def shadow(g: GBuffer, reach: float, softness: float) -> Tensor:
 
 
 def line(g: GBuffer, width: float) -> Tensor:
-    """Return drawn outlines 0..1 of `width` (of the shorter side), at least a pixel wide."""
+    """Return outlines 0..1 of `width` (of the shorter side), at least a pixel wide."""
     return ((width - g.edge) / g.pixel + 0.5).clamp(0, 1)
 
 
@@ -107,6 +107,6 @@ def vignette(g: GBuffer, strength: float) -> Tensor:
 
 
 def lit(g: GBuffer, ambient: float, softness: float = 0.012) -> Tensor:
-    """Return the things shaded by a lamp, over the backdrop as it is."""
+    """Return the shaded things over the unshaded backdrop."""
     light = ambient + (1.25 - ambient) * lambert(g, normals(g, softness))
     return over(g.albedo, (g.albedo * light).clamp(0, 1), g.alpha)

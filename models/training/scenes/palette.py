@@ -1,4 +1,4 @@
-"""The twelve colours of the world and the fixed colours of parts (windows, trunks, wheels)."""
+"""The twelve colours of things and the fixed colours of their parts (windows, trunks, wheels)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS: dict[str, Rgb] = {
 }
 COLOUR_NAMES = tuple(COLOURS)
 
-# Parts that keep their colour whatever the thing's: a window stays pale, a trunk stays brown.
+# Parts whose colour does not depend on the thing's.
 FIXED: dict[str, Rgb] = {
     "wood": (0.42, 0.26, 0.13),
     "window": (0.80, 0.90, 0.96),
@@ -47,9 +47,9 @@ def rgb(name: str) -> Tensor:
 
 
 def part_colour(role: str, main: Tensor) -> Tensor:
-    """Return the colours [n, 3] of a part, from the things' own colours `main` [n, 3].
+    """Return the colours [n, 3] of a part of things whose colours are `main` [n, 3].
 
-    `role` is "main", "dark" or "light" (shades of the thing's own colour) or a name in FIXED.
+    `role` is "main", "dark" or "light" (shades of the thing's colour) or a name in FIXED.
     """
     if role == "main":
         return main

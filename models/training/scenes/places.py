@@ -1,4 +1,4 @@
-"""The eight places as backgrounds: colour, ground mask and depth. Knows no things, no styles."""
+"""The eight places as backgrounds: colour, ground mask and depth. Knows no things or styles."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from models.training.scenes.textures import fractal, hashed, noise_of
 
 
 class Backdrop(NamedTuple):
-    """Backgrounds of a batch: textured, flat (as a doodler fills), and where the ground is."""
+    """Backgrounds of a batch."""
 
-    picture: Tensor  # [B, 3, H, W] in 0..1
-    flat: Tensor  # [B, 3, H, W] in 0..1
+    image: Tensor  # [B, 3, H, W] in 0..1, with texture
+    flat: Tensor  # [B, 3, H, W] in 0..1, in flat colours, as in a doodle
     ground: Tensor  # [B, 1, H, W], 1 on the ground
     depth: Tensor  # [B, 1, H, W], 0 at the viewer, 1 far away
 
 
 class Field(NamedTuple):
-    """What a painter of a place is given: pixel positions and seeds."""
+    """Pixel positions, horizons and seeds of a batch."""
 
     x: Tensor  # [1, 1, H, W], in units of the shorter side
     y: Tensor  # [1, 1, H, W], 0 at the top, 1 at the bottom
@@ -49,7 +49,7 @@ _WAVY = {"meadow": 0.05, "desert": 0.06, "snow": 0.045, "night": 0.03}
 
 
 def _skyline(place: str, f: Field) -> Tensor:
-    """Return the height of the ground's edge over x, [B, 1, H, W] in fractions of the height."""
+    """Return the y of the ground's edge over x, [B, 1, H, W] in fractions of the height."""
     wave = _WAVY.get(place, 0.0)
     if not wave:
         return f.horizon
@@ -67,7 +67,7 @@ def _sky(place: str, f: Field, top: Tensor) -> Tensor:
     if place == "night":
         stars = (hashed(f.seeds, 30, *_cells(f, 42)) > 0.965).float()
         stars = torch.nn.functional.interpolate(stars, size=f.size, mode="bilinear")
-        glow = top + torch.tensor([0.10, 0.10, 0.22], device=top.device).view(1, 3, 1, 1) * f.y
+        glow = top + _rgb(0.10, 0.10, 0.22).to(top.device) * f.y
         return (glow + stars * 0.8).clamp(0, 1)
     if place == "room":
         stripes = torch.sin(f.x * 44 + f.horizon * 20).clamp(-0.3, 0.3)
@@ -91,7 +91,7 @@ def _soil(place: str, f: Field, base: Tensor) -> Tensor:
         bands = torch.sin(34 * below.clamp_min(0).sqrt() + f.x * 3 + wobble)
         return base * (1.1 - 0.35 * below) + (bands - 0.55).clamp_min(0) * 0.5
     if place == "meadow":
-        tufts = noise_of(f.seeds, 42, (f.size[0], f.size[1]), 34) - 0.5
+        tufts = noise_of(f.seeds, 42, f.size, 34) - 0.5
         return base * (1.12 - 0.3 * below + tufts * 0.5)
     if place == "desert":
         dunes = torch.sin(26 * below + 5 * torch.sin(f.x * 3 + f.horizon * 40))
@@ -105,17 +105,15 @@ def _soil(place: str, f: Field, base: Tensor) -> Tensor:
     return base * (1.1 - 0.3 * below)
 
 
-def paint_place(place: str, grounds: list[str], f: Field) -> Backdrop:
-    """Paint one place for a batch. `grounds` names the plain colours, one per picture."""
+def render_place(place: str, grounds: list[str], f: Field) -> Backdrop:
+    """Render one place for a batch. `grounds` are the plain colours' names, one per image."""
     count, device = len(f.seeds), f.seeds.device
     shape = (count, 1, *f.size)
     if place == "plain":
         colours = torch.tensor([COLOURS[name] for name in grounds], device=device)
         flat = colours.view(count, 3, 1, 1).expand(-1, -1, *f.size)
-        picture = (flat * (1.02 - 0.08 * f.y)).clamp(0, 1)
-        return Backdrop(
-            picture, flat, torch.zeros(shape, device=device), f.y.expand(shape) * 0 + 0.5
-        )
+        image = (flat * (1.02 - 0.08 * f.y)).clamp(0, 1)
+        return Backdrop(image, flat, torch.zeros(shape, device=device), f.y.expand(shape) * 0 + 0.5)
     lit = 1 + (hashed(f.seeds, 12, 1, 3)[:, 0, :, :].view(count, 3, 1, 1) - 0.5) * 0.14
     top = (_rgb(*FLAT[place][0]).to(device) * lit).clamp(0, 1)
     base = (_rgb(*FLAT[place][1]).to(device) * lit).clamp(0, 1)
@@ -123,9 +121,7 @@ def paint_place(place: str, grounds: list[str], f: Field) -> Backdrop:
     ground = ((f.y - edge) * f.size[0] + 0.5).clamp(0, 1).expand(shape)
     if place == "sky":
         ground = torch.zeros(shape, device=device)
-    picture = torch.lerp(
-        _sky(place, f, top).expand(count, 3, *f.size), _soil(place, f, base), ground
-    )
+    image = torch.lerp(_sky(place, f, top).expand(count, 3, *f.size), _soil(place, f, base), ground)
     flat = torch.lerp(top.expand(-1, -1, *f.size), base.expand(-1, -1, *f.size), ground)
     near = ((f.y - edge) / (1 - edge)).clamp(0, 1)
-    return Backdrop(picture.clamp(0, 1), flat, ground, (1 - near).expand(shape))
+    return Backdrop(image.clamp(0, 1), flat, ground, (1 - near).expand(shape))

@@ -1,4 +1,4 @@
-"""The registry of the painters: a style's name -> a picture [B, 3, H, W] in 0..1 of scenes."""
+"""The style renderers by name: images [B, 3, H, W] in 0..1 of scenes."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from models.training.scenes import styles_lit as lit
 from models.training.scenes.gbuffer import GBuffer, rasterise
 from models.training.scenes.scene import Scene
 
-Painter = Callable[[GBuffer], Tensor]
-PAINTERS: dict[str, Painter] = {
-    "NONE": lit.paint_none,
-    "ANIME": drawn.paint_anime,
-    "CINEMATIC": lit.paint_cinematic,
-    "DIGITAL_ART": lit.paint_digital,
-    "DYNAMIC": lit.paint_dynamic,
-    "ENVIRONMENT": lit.paint_environment,
-    "FANTASY_ART": lit.paint_fantasy,
-    "ILLUSTRATION": drawn.paint_illustration,
-    "PHOTOGRAPHY": lit.paint_photograph,
-    "RAYTRACED": lit.paint_raytraced,
-    "RENDER_3D": lit.paint_clay,
-    "SKETCH_BW": drawn.paint_sketch_bw,
-    "SKETCH_COLOR": drawn.paint_sketch_colour,
-    "VIBRANT": drawn.paint_vibrant,
+StyleRenderer = Callable[[GBuffer], Tensor]
+STYLE_RENDERERS: dict[str, StyleRenderer] = {
+    "NONE": lit.render_none,
+    "ANIME": drawn.render_anime,
+    "CINEMATIC": lit.render_cinematic,
+    "DIGITAL_ART": lit.render_digital,
+    "DYNAMIC": lit.render_dynamic,
+    "ENVIRONMENT": lit.render_environment,
+    "FANTASY_ART": lit.render_fantasy,
+    "ILLUSTRATION": drawn.render_illustration,
+    "PHOTOGRAPHY": lit.render_photograph,
+    "RAYTRACED": lit.render_raytraced,
+    "RENDER_3D": lit.render_clay,
+    "SKETCH_BW": drawn.render_sketch_bw,
+    "SKETCH_COLOR": drawn.render_sketch_colour,
+    "VIBRANT": drawn.render_vibrant,
 }
 DOODLE = "doodle"
+ALL_STYLES = (*STYLE_RENDERERS, DOODLE)
 
 
 def render(
@@ -38,5 +39,5 @@ def render(
     """Render scenes in one style (or "doodle") at `size` (height, width): [B, 3, H, W] in 0..1."""
     where = device or torch.device("cpu")
     if style == DOODLE:
-        return drawn.paint_doodle(rasterise(scenes, size, where, wobble=0.036))
-    return PAINTERS[style](rasterise(scenes, size, where))
+        return drawn.render_doodle(rasterise(scenes, size, where, wobble=0.036))
+    return STYLE_RENDERERS[style](rasterise(scenes, size, where))

@@ -26,7 +26,7 @@ def disc(x: Tensor, y: Tensor, cx: float, cy: float, r: float) -> Tensor:
     return torch.hypot(x - cx, y - cy) - r
 
 
-def ellipse(  # noqa: PLR0917 - a shape's numbers, in the order one says them
+def ellipse(  # noqa: PLR0917 - a shape's numbers in their usual order
     x: Tensor, y: Tensor, cx: float, cy: float, rx: float, ry: float
 ) -> Tensor:
     """First-order distance to an ellipse: exact on the line, close near it."""
@@ -36,7 +36,7 @@ def ellipse(  # noqa: PLR0917 - a shape's numbers, in the order one says them
     return length * (length - 1) / slope
 
 
-def box(  # noqa: PLR0917 - likewise
+def box(  # noqa: PLR0917 - as above
     x: Tensor, y: Tensor, cx: float, cy: float, hx: float, hy: float, r: float = 0
 ) -> Tensor:
     """A box of half-widths hx, hy with corners rounded by r."""
@@ -132,13 +132,8 @@ def _tree(x: Tensor, y: Tensor) -> list[Part]:
 def _mountain(x: Tensor, y: Tensor) -> list[Part]:
     peaks = polygon(x, y, [(-0.25, -0.8), (0.15, -0.1), (0.38, -0.4), (1.0, 0.7), (-1.0, 0.7)])
     jags = [
-        (-0.25, -0.8),
-        (0.02, -0.34),
-        (-0.1, -0.42),
-        (-0.22, -0.22),
-        (-0.36, -0.4),
-        (-0.48, -0.34),
-    ]
+        (-0.25, -0.8), (0.02, -0.34), (-0.1, -0.42), (-0.22, -0.22), (-0.36, -0.4), (-0.48, -0.34),
+    ]  # fmt: skip
     return [Part(peaks, "main"), Part(polygon(x, y, jags), "eye")]
 
 
@@ -192,7 +187,7 @@ def _fish(x: Tensor, y: Tensor) -> list[Part]:
 
 
 def _car(x: Tensor, y: Tensor) -> list[Part]:
-    wheel = (x.abs() - 0.5).abs()  # both wheels at once: the picture is mirrored at x = 0
+    wheel = (x.abs() - 0.5).abs()  # both wheels: mirrored at x = 0
     axle = torch.hypot(wheel, y - 0.42)
     return [
         Part(polygon(x, y, [(-0.5, -0.05), (-0.32, -0.5), (0.3, -0.5), (0.58, -0.05)]), "main"),

@@ -1,8 +1,8 @@
-"""Noise and textures that depend on a seed per picture and on nothing else.
+"""Noise and textures that depend only on a seed per image.
 
-Values come from an integer hash, so they are equal on every device and in every batch. Also
-here: dead leaves (Lee, Mumford and Huang 2001) and 1/f noise (Field 1987), whose statistics
-are those of photographs; the autoencoder learns on them too.
+The values come from an integer hash: they are equal on every device and in every batch. The
+autoencoder also learns from dead leaves (Lee, Mumford and Huang 2001) and 1/f noise (Field 1987),
+which have the statistics of photographs.
 """
 
 from __future__ import annotations
@@ -38,21 +38,19 @@ def noise_of(seeds: Tensor, salt: int, size: tuple[int, int], cells: float) -> T
 
 def fractal(seeds: Tensor, salt: int, size: tuple[int, int], cells: float, octaves: int) -> Tensor:
     """Return a sum of octaves of value noise [B, 1, H, W], about 0..1, mean 0.5."""
-    total = torch.zeros(())
-    weight, norm = 1.0, 0.0
-    for octave in range(octaves):
-        layer = noise_of(seeds, salt + octave, size, cells * 2**octave)
-        total = layer * weight if octave == 0 else total + layer * weight
-        norm += weight
-        weight *= 0.5
-    return total / norm
+    weights = [0.5**octave for octave in range(octaves)]
+    layers = [
+        weight * noise_of(seeds, salt + octave, size, cells * 2**octave)
+        for octave, weight in enumerate(weights)
+    ]
+    return torch.stack(layers).sum(0) / sum(weights)
 
 
 def blur(x: Tensor, radius: float) -> Tensor:
     """Return x [B, C, H, W] blurred by a gaussian of `radius` pixels (its standard deviation)."""
     if radius < 0.3:
         return x
-    factor = int(max(1, radius // 2))  # a wide blur is made on a smaller picture
+    factor = int(max(1, radius // 2))  # a wide blur is computed on a smaller image
     size = x.shape[-2:]
     if factor > 1:
         small = (max(4, size[0] // factor), max(4, size[1] // factor))
@@ -75,15 +73,15 @@ def dead_leaves(count: int, size: int, generator: torch.Generator, leaves: int =
     """Return [count, 3, size, size] in 0..1: opaque discs whose radii fall as r^-3."""
     axis = torch.linspace(0, 1, size)
     x, y = axis[None, None, :], axis[None, :, None]
-    picture = torch.rand(count, 3, 1, 1, generator=generator).expand(-1, -1, size, size).clone()
+    image = torch.rand(count, 3, 1, 1, generator=generator).expand(-1, -1, size, size).clone()
     for _ in range(leaves):
         u = torch.rand(count, 1, 1, 6, generator=generator)
         radius = 1 / torch.sqrt(u[..., 0] * (1 / 0.04**2 - 1 / 0.5**2) + 1 / 0.5**2)
         inside = torch.hypot(x - u[..., 1], y - u[..., 2]) - radius
         alpha = (0.5 - inside * size).clamp(0, 1)[:, None]
         colour = u[:, 0, 0, 3:].view(count, 3, 1, 1)
-        picture = torch.lerp(picture, colour.expand_as(picture), alpha)
-    return picture
+        image = torch.lerp(image, colour.expand_as(image), alpha)
+    return image
 
 
 def pink_noise(count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -101,5 +99,5 @@ def pink_noise(count: int, size: int, generator: torch.Generator) -> Tensor:
     field = field / field.std(dim=(1, 2, 3), keepdim=True)
     level = torch.rand(count, 3, 1, 1, generator=generator) * 0.5 + 0.25
     contrast = torch.rand(count, 1, 1, 1, generator=generator) * 0.18 + 0.06
-    picture: Tensor = (level + field * contrast).clamp(0, 1)
-    return picture
+    image: Tensor = (level + field * contrast).clamp(0, 1)
+    return image

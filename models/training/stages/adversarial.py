@@ -1,10 +1,9 @@
-"""The last lesson: pictures that a critic cannot tell from true ones.
+"""Stage 9: adversarial distillation.
 
-Where the noise leaves something open, the lessons before this one are met best by a mean of all
-that it could be, and the mean of edges is soft. So what the student says in a rehearsal is held
-against its goal and shown to a critic, too, who knows how pictures look and not which one it should
-be (adversarial distillation: Sauer et al. 2023, arXiv 2311.17042; Yin et al. 2024, arXiv
-2405.14867, section 4.3).
+Where the noise leaves something open, the losses of the earlier stages are minimal at the mean of
+all possible images, and the mean of edges is soft. The student's predictions in a rollout therefore
+also face a discriminator, which knows how true images look and not which one a row should be
+(Sauer et al. 2023, arXiv 2311.17042; Yin et al. 2024, arXiv 2405.14867, section 4.3).
 """
 
 from __future__ import annotations
@@ -12,124 +11,125 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.training.loop.checkpoint import load_state, save_state
-from models.training.loop.data_parallel import ALONE, Team
+from models.training.loop.data_parallel import SINGLE_PROCESS, DataParallel
+from models.training.loop.fit import optimizer_step
 from models.training.loop.precision import mixed
-from models.training.networks import noise as diffusion
-from models.training.networks.discriminator import Critic, disapproval, mistakes
-from models.training.stages.distillation import Lesson, consistency, huber
-from models.training.stages.rollout import Rehearsing
-from models.training.stages.student import STUDENT, LessonRun, state_of
-from models.training.stages.teacher import Mixture, Teacher
+from models.training.networks.discriminator import Discriminator, discriminator_loss, generator_loss
+from models.training.networks.noise import per_row
+from models.training.stages.distillation import pseudo_huber
+from models.training.stages.latent_dataset import LatentMixture
+from models.training.stages.rollout import RolloutDistillation
+from models.training.stages.student import CONSISTENCY, StudentRun, require_state, student_path
+from models.training.stages.teacher import Teacher
 
-ADVERSARIAL, CRITIC = "adversarial", "critic"  # the stage, and a state that it leaves
-PULL = 1.3  # of the critic, in units of the goal's and of x_t's share of noise
-CRITIC_RATE = 4e-4
-ALONE_STEPS = 60  # in which the critic learns alone, to have something to say
-BETAS = (0.5, 0.99)  # a long memory of a critic that has changed its mind leads astray
+ADVERSARIAL = "adversarial"
+GENERATOR_WEIGHT = 1.3  # of the generator's gradient, relative to the target's times the noise
+DISCRIMINATOR_RATE = 4e-4
+WARMUP_STEPS = 60  # of the discriminator, before the student learns from it
+BETAS = (0.5, 0.99)  # a longer memory is misleading: the discriminator changes
 
 
-def load_critic(path: Path) -> tuple[Critic, int]:
-    """Return the critic and its steps so far; without a state, that with which a team begins."""
+def discriminator_path(folder: Path) -> Path:
+    return folder / "discriminator.safetensors"
+
+
+def load_discriminator(path: Path) -> tuple[Discriminator, int]:
+    """Return the discriminator and its steps; a new one is equal in all processes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        critic = Critic()
+        discriminator = Discriminator()
     if not path.exists():
-        return critic, 0
+        return discriminator, 0
     state, facts = load_state(path)
-    critic.load_state_dict(state)
-    return critic, int(facts["steps"])
+    discriminator.load_state_dict(state)
+    return discriminator, int(facts["steps"])
 
 
-class AdversarialRun(LessonRun):
-    """The lesson in progress: critic and student learn in turn, of the same rows."""
+class AdversarialRun(StudentRun):
+    """Discriminator and student learn alternately from the same rows."""
 
-    lesson: Rehearsing
+    distillation: RolloutDistillation
 
     def __init__(
         self,
         folder: Path,
-        mixture: Mixture,
+        mixture: LatentMixture,
         device: torch.device,
         rate: float = 1e-4,
-        team: Team = ALONE,
+        group: DataParallel = SINGLE_PROCESS,
     ) -> None:
-        super().__init__(folder, ADVERSARIAL, mixture, device, team)
-        self.critic_path = folder / f"{CRITIC}.safetensors"
-        self.critic, self.critic_steps = load_critic(self.critic_path)
-        self.rate = rate
-        self.optimizer, self.critic_optimizer = (
-            torch.optim.AdamW(net.parameters(), lr, betas=BETAS, weight_decay=0.0)
-            for net, lr in ((self.student, rate), (self.critic.to(device), CRITIC_RATE))
+        super().__init__(folder, mixture, device, rate, group, stage=ADVERSARIAL)
+        self.discriminator_path = discriminator_path(folder)
+        self.discriminator, self.discriminator_steps = load_discriminator(self.discriminator_path)
+        self.discriminator_optimizer = torch.optim.AdamW(
+            self.discriminator.to(device).parameters(), betas=BETAS, weight_decay=0.0
         )
 
-    def build_lesson(self, folder: Path, teacher: Teacher) -> Lesson:
-        state_of(STUDENT, folder, "student to finish")
-        return Rehearsing(teacher, self.student)
+    def build_distillation(self, folder: Path, teacher: Teacher) -> RolloutDistillation:
+        require_state(student_path(folder), CONSISTENCY)
+        return RolloutDistillation(teacher, self.student)
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.student.parameters(), betas=BETAS, weight_decay=0.0)
 
     def step(self, factor: float) -> Tensor:
-        drawn = self.mixture.draw(self.lot)
-        sample = drawn.share(self.team)
-        is_heard = self.critic_steps >= ALONE_STEPS
-        with mixed(sample.latents.device):
-            asked, goal, shown = self.lesson.rehearse(sample)
-            with torch.set_grad_enabled(is_heard):
-                trunk = self.lesson.trunk_for(sample)
-                guess = consistency(self.student, asked, self.lesson.powers, trunk)
-        prompts = asked.text[:, -1]  # the encoder is causal: the last state has read all
-        self.teach_critic(guess.detach()[shown], sample.latents[shown], prompts[shown])
-        if is_heard:
-            pulls = self.pulls(guess.detach(), goal, shown, prompts[shown], asked.timesteps[shown])
-            self.teach_student(guess, pulls, factor)
-        self.state.learned(len(drawn.latents))
-        self.critic_steps += 1
-        return huber(guess.detach(), goal)
-
-    def teach_critic(self, made: Tensor, true: Tensor, prompts: Tensor) -> None:
-        """Let the critic learn to tell latents [B, 4, h, w] that were made from true ones."""
-        with mixed(made.device):
-            loss = mistakes(self.critic, made, true, prompts)
-        self.critic_optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self.team.average_gradients(self.critic.parameters())
-        self.critic_optimizer.step()
-
-    def pulls(
-        self, guess: Tensor, goal: Tensor, shown: Tensor, prompts: Tensor, timesteps: Tensor
-    ) -> Tensor:
-        """Return the gradient [B, 4, h, w] of a guess: away from its goal, and from approval.
-
-        The critic pulls at the rows `shown`, whose prompts and timesteps these are, each by x_t's
-        share of noise: near the end nothing is left open, and a pull that stays is added step by
-        step.
-        """
-        guess = guess.requires_grad_()
-        (from_goal,) = torch.autograd.grad(huber(guess, goal), guess)
-        with mixed(guess.device):
-            loss = disapproval(self.critic, guess[shown], prompts)
-        (from_approval,) = torch.autograd.grad(loss, guess)
-        of_goals, of_critic = (
-            pull[shown].flatten(1).norm(dim=1) for pull in (from_goal, from_approval)
+        drawn = self.mixture.draw(self.rng)
+        batch = drawn.shard(self.group)
+        student_learns = self.discriminator_steps >= WARMUP_STEPS
+        with mixed(batch.latents.device):
+            noisy, targets, rows = self.distillation.roll_out(batch)
+            with torch.set_grad_enabled(student_learns):
+                predicted = self.distillation.predict(self.student, noisy, batch)
+        output = predicted.detach()
+        prompts = noisy.text[rows, -1]  # the encoder is causal: the last state has seen all tokens
+        with mixed(output.device):
+            loss = discriminator_loss(
+                self.discriminator, output[rows], batch.latents[rows], prompts
+            )
+        optimizer_step(
+            loss,
+            self.discriminator_optimizer,
+            self.discriminator,
+            DISCRIMINATOR_RATE,
+            group=self.group,
+            max_norm=torch.inf,
         )
-        noise = (1 - self.lesson.powers[timesteps]).sqrt()
-        share = PULL * noise * of_goals / of_critic.clamp_min(1e-12)
-        from_approval[shown] *= diffusion.rows(share)
-        pulls: Tensor = from_goal + from_approval
-        return pulls
+        self.discriminator_steps += 1
+        if student_learns:
+            gradient = self.output_gradient(output, targets, rows, prompts, noisy.timesteps[rows])
+            self.update_student(predicted, factor, len(drawn.latents), gradient)
+        else:
+            self.state.count(len(drawn.latents))
+        return pseudo_huber(output, targets)
 
-    def teach_student(self, guess: Tensor, pulls: Tensor, factor: float) -> None:
-        """Let the student learn by the gradient [B, 4, h, w] of its guess."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
-        self.optimizer.zero_grad()
-        torch.autograd.backward(guess, pulls)
-        self.team.average_gradients(self.student.parameters())
-        nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        self.optimizer.step()
-        self.lesson.follow()
+    def output_gradient(
+        self, output: Tensor, targets: Tensor, rows: Tensor, prompts: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """Return the gradient [B, 4, h, w] at the student's output, of both losses.
+
+        The discriminator's counts in `rows`, which have these prompts and timesteps. Its norm is
+        the target's, times x_t's share of noise: near the end nothing is left open, and a gradient
+        that remained would add up over the steps of a request.
+        """
+        output = output.requires_grad_()
+        (target_gradient,) = torch.autograd.grad(pseudo_huber(output, targets), output)
+        with mixed(output.device):
+            loss = generator_loss(self.discriminator, output[rows], prompts)
+        (generator_gradient,) = torch.autograd.grad(loss, output)
+        target_norm, generator_norm = (
+            gradient[rows].flatten(1).norm(dim=1)
+            for gradient in (target_gradient, generator_gradient)
+        )
+        _, sigma = self.distillation.schedule.scales(timesteps)
+        weight = GENERATOR_WEIGHT * target_norm / generator_norm.clamp_min(1e-12)
+        generator_gradient[rows] *= per_row(weight) * sigma
+        gradient: Tensor = target_gradient + generator_gradient
+        return gradient
 
     def save(self) -> None:
-        save_state(self.critic_path, self.critic.state_dict(), steps=self.critic_steps)
+        weights = self.discriminator.state_dict()
+        save_state(self.discriminator_path, weights, steps=self.discriminator_steps)
         super().save()

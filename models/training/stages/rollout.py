@@ -1,10 +1,10 @@
-"""The lesson before last: a request's steps, rehearsed on the student's own pictures.
+"""Stage 8: the student learns on rollouts, the steps of a request on its own predictions.
 
-What lies under the noise when it is served is a doodle, or what a step before made of one, or of
-nothing: forms that wobble, which endings of noise leave as they are. So the student rehearses
-requests and says at one of their steps what should have come of it (Yin et al. 2024, arXiv
-2405.14867, section 4.4): the true picture; or, of nothing, what the step before it made, to keep
-it; or what it said before the lesson, where guidance decides.
+In a request the image under the noise is a doodle, the prediction of the step before, or nothing.
+Its forms are distorted, and trajectory distillation keeps them. The student therefore runs requests
+and learns the target of one of their steps (Yin et al. 2024, arXiv 2405.14867, section 4.4): the
+true image; the prediction of the step before, in a request from nothing; or its prediction before
+this stage, where guidance decides.
 """
 
 from __future__ import annotations
@@ -16,67 +16,65 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from models.lcm import LCMSchedule
 from models.training.loop.precision import mixed
-from models.training.networks.architecture import build_scheduler
-from models.training.stages.distillation import Asked, Lesson, consistency, huber
-from models.training.stages.latent_dataset import Sample
-from models.training.stages.rollout_requests import REACH, Goal, groups
+from models.training.stages.distillation import Distillation, NoisyBatch, pseudo_huber
+from models.training.stages.latent_dataset import LatentBatch
+from models.training.stages.rollout_requests import MAX_TIMESTEP, Target, assign_rows
 from models.training.stages.teacher import Teacher
 
 
-class Rehearsal(NamedTuple):
-    """What is asked of the student after its own steps, and what should come of it."""
+class Rollout(NamedTuple):
+    """The student's inputs after its own steps, and its targets."""
 
-    asked: Asked
-    goal: Tensor  # [B, 4, h, w]
-    free: Tensor  # indices of the rows that are not held to what was said before
+    noisy: NoisyBatch
+    targets: Tensor  # [B, 4, h, w]
+    free_rows: Tensor  # indices of the rows whose target is not the frozen student's prediction
 
 
-class Rehearsing(Lesson):
-    """What is asked in the steps of requests, and what of the student must stay."""
+class RolloutDistillation(Distillation):
+    """Rollouts of simulated requests, and the frozen student that keeps the other rows in place."""
 
     def __init__(self, teacher: Teacher, student: UNet2DConditionModel) -> None:
         super().__init__(teacher, student)
-        self.before = copy.deepcopy(self.target)
-        self.schedule = LCMSchedule.from_config(build_scheduler().config)
+        self.frozen = copy.deepcopy(self.ema)
 
     @torch.no_grad()
-    def rehearse(self, sample: Sample) -> Rehearsal:
-        """Return what is asked, and the pictures that it should come to."""
-        asked, goal = self.ask(sample), sample.latents.clone()
-        is_held = asked.timesteps > REACH
-        for requests, rows in groups(len(goal)):
-            request = requests.draw(self.schedule)
-            started = asked.of(rows)._replace(x_t=requests.begin_with(sample)[rows])
-            asked.x_t[rows], made = self.rehearsed(started, sample, request)
-            asked.timesteps[rows] = request[-1]
-            is_held[rows] = requests.goal is Goal.SAID
-            if requests.goal is Goal.KEPT:
-                goal[rows] = made
-        held = is_held.nonzero()[:, 0]
-        if len(held):
-            trunk = self.trunk_for(sample)
-            goal[held] = consistency(self.before, asked.of(held), self.powers, trunk)
-        return Rehearsal(asked, goal, (~is_held).nonzero()[:, 0])
+    def roll_out(self, batch: LatentBatch) -> Rollout:
+        """Run a request of some kind for each row of a batch."""
+        noisy, targets = self.sample_noisy(batch), batch.latents.clone()
+        is_frozen = noisy.timesteps > MAX_TIMESTEP
+        for kind, rows in assign_rows(len(targets)):
+            request = kind.draw(self.schedule.lcm)
+            start = noisy.rows(rows)._replace(x_t=kind.inputs(batch)[rows])
+            noisy.x_t[rows], predicted = self.run_request(start, batch, request)
+            noisy.timesteps[rows] = request[-1]
+            is_frozen[rows] = kind.target is Target.FROZEN_STUDENT
+            if kind.target is Target.PREVIOUS_STEP:
+                targets[rows] = predicted
+        frozen = is_frozen.nonzero()[:, 0]
+        if len(frozen):
+            targets[frozen] = self.predict(self.frozen, noisy.rows(frozen), batch)
+        return Rollout(noisy, targets, (~is_frozen).nonzero()[:, 0])
 
-    def rehearsed(self, asked: Asked, sample: Sample, request: list[int]) -> tuple[Tensor, Tensor]:
-        """Return x_t [B, 4, h, w] at a request's last timestep, and the pictures under its noise.
+    def run_request(
+        self, start: NoisyBatch, batch: LatentBatch, request: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Run a request's timesteps from the latents `start.x_t`.
 
-        The request begins with the pictures `asked.x_t`.
+        Return x_t [B, 4, h, w] at the last timestep, and the latents under its noise.
         """
-        pictures = asked.x_t
+        latents = start.x_t
         for timestep in request:
-            now = torch.full_like(asked.timesteps, timestep)
-            x_t = self.noised(pictures, sample, now)
+            timesteps = torch.full_like(start.timesteps, timestep)
+            x_t = self.add_noise(latents, batch, timesteps)
             if timestep != request[-1]:
-                step = asked._replace(x_t=x_t, timesteps=now)
-                pictures = consistency(self.target, step, self.powers, self.trunk_for(sample))
-        return x_t, pictures
+                step = start._replace(x_t=x_t, timesteps=timesteps)
+                latents = self.predict(self.ema, step, batch)
+        return x_t, latents
 
-    def forward(self, sample: Sample) -> Tensor:
-        """Return the pseudo-Huber distance between what the student says and what it should."""
-        with mixed(sample.latents.device):
-            asked, goal, _ = self.rehearse(sample)
-            guess = consistency(self.student, asked, self.powers, self.trunk_for(sample))
-        return huber(guess, goal)
+    def forward(self, batch: LatentBatch) -> Tensor:
+        """Return the pseudo-Huber distance between the student's predictions and the targets."""
+        with mixed(batch.latents.device):
+            noisy, targets, _ = self.roll_out(batch)
+            predicted = self.predict(self.student, noisy, batch)
+        return pseudo_huber(predicted, targets)

@@ -1,91 +1,89 @@
-"""What is asked of the student in a rehearsal: the requests that it will be served with.
-
-A request begins with a doodle, with a true picture, which is to stay as it is, with a warped one,
-which is to be set right, with another thing's doodle, where guidance has its say, or with nothing.
-"""
+"""The simulated requests of the rollout stages: their inputs, parameters and targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import Enum
+from enum import Enum, auto
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.lcm import LCMSchedule, timesteps
-from models.training.networks import noise as diffusion
-from models.training.stages.latent_dataset import Sample
+from models.training.stages.corruption import warp
+from models.training.stages.latent_dataset import LatentBatch
 
-REACH = 799  # timestep: what is open below it, a picture tells; above, what a picture shows is open
-KEPT_LATEST = 479  # timestep: of four steps from nothing the last one stands below it
+MAX_TIMESTEP = 799  # up to it the image under the noise decides the content
+KEEP_MAX_TIMESTEP = 479  # the last of four steps from nothing is below it
 
 
-def _one_of(values: tuple[float, ...]) -> float:
-    """Draw by torch's lot, which members of a team have of their own."""
+class Target(Enum):
+    """What a row should be."""
+
+    TRUE_IMAGE = auto()
+    PREVIOUS_STEP = auto()  # the prediction of the step before
+    FROZEN_STUDENT = auto()  # the prediction of the student before this stage
+
+
+def _choice(values: tuple[float, ...]) -> float:
+    """Draw with torch's generator, whose seeds differ between processes."""
     return values[int(torch.randint(len(values), ()))]
 
 
-class Goal(Enum):
-    """What a row should come to."""
-
-    TRUE = "the true picture"
-    KEPT = "the picture that the step before it made"
-    SAID = "what the student said of it before the lesson"
-
-
-class Requests(NamedTuple):
-    """What is asked of the student in a rehearsal, and for which share of the rows."""
+class RequestKind(NamedTuple):
+    """Requests for a share of the rows of a batch."""
 
     share: float
-    begin_with: Callable[[Sample], Tensor]  # the pictures [B, 4, h, w]
+    inputs: Callable[[LatentBatch], Tensor]  # the latents [B, 4, h, w] that a request begins with
     strengths: tuple[float, ...]
     steps: tuple[float, ...]
-    goal: Goal
-    latest: int = REACH
+    target: Target
+    max_timestep: int = MAX_TIMESTEP
 
     def draw(self, schedule: LCMSchedule) -> list[int]:
-        """Return the timesteps of one of them, up to one that is not above `latest`."""
-        request = timesteps(schedule, int(_one_of(self.steps)), _one_of(self.strengths))
-        ends = [step for step, timestep in enumerate(request) if timestep <= self.latest]
-        return request[: int(_one_of(tuple(ends))) + 1]
+        """Return the timesteps of a random request, up to a random one below `max_timestep`."""
+        request = timesteps(schedule, int(_choice(self.steps)), _choice(self.strengths))
+        ends = [step for step, timestep in enumerate(request) if timestep <= self.max_timestep]
+        return request[: int(_choice(tuple(ends))) + 1]
 
 
-def of_doodles(sample: Sample) -> Tensor:
-    return sample.doodles
+def doodles(batch: LatentBatch) -> Tensor:
+    return batch.doodles
 
 
-def of_pictures(sample: Sample) -> Tensor:
-    return sample.latents
+def images(batch: LatentBatch) -> Tensor:
+    return batch.latents
 
 
-def of_warped(sample: Sample) -> Tensor:
-    return diffusion.warped(sample.latents)
+def warped_images(batch: LatentBatch) -> Tensor:
+    return warp(batch.latents)
 
 
-def of_others(sample: Sample) -> Tensor:
-    return sample.doodles.roll(1, 0)
+def other_doodles(batch: LatentBatch) -> Tensor:
+    """Return doodles of other scenes: the prompt contradicts them, and guidance matters."""
+    return batch.doodles.roll(1, 0)
 
 
-def of_nothing(sample: Sample) -> Tensor:
-    return torch.zeros_like(sample.latents)
+def nothing(batch: LatentBatch) -> Tensor:
+    return torch.zeros_like(batch.latents)
 
 
-# The rows that are left stand anywhere, as in the lessons before.
-REQUESTS = (
-    Requests(0.17, of_doodles, (0.4, 0.5, 0.6, 0.6, 0.7, 0.8), (3, 4, 4, 4, 6, 8), Goal.TRUE),
-    Requests(0.17, of_pictures, (0.2, 0.3, 0.3, 0.4, 0.6), (4, 4, 6, 8), Goal.TRUE),
-    Requests(0.34, of_warped, (0.5, 0.6, 0.7, 0.75, 0.75, 0.8), (2, 3, 3, 4, 5), Goal.TRUE),
-    Requests(0.08, of_others, (0.6, 0.7, 0.8, 0.9), (3, 4, 4, 6), Goal.SAID),
-    Requests(0.08, of_nothing, (1.0,), (4, 4, 6, 8), Goal.KEPT, latest=KEPT_LATEST),
+_TRUE, _FROZEN, _KEEP = Target.TRUE_IMAGE, Target.FROZEN_STUDENT, Target.PREVIOUS_STEP
+REQUEST_KINDS = (
+    RequestKind(0.17, doodles, (0.4, 0.5, 0.6, 0.6, 0.7, 0.8), (3, 4, 4, 4, 6, 8), _TRUE),
+    RequestKind(0.17, images, (0.2, 0.3, 0.3, 0.4, 0.6), (4, 4, 6, 8), _TRUE),
+    RequestKind(0.34, warped_images, (0.5, 0.6, 0.7, 0.75, 0.75, 0.8), (2, 3, 3, 4, 5), _TRUE),
+    RequestKind(0.08, other_doodles, (0.6, 0.7, 0.8, 0.9), (3, 4, 4, 6), _FROZEN),
+    RequestKind(0.08, nothing, (1.0,), (4, 4, 6, 8), _KEEP, max_timestep=KEEP_MAX_TIMESTEP),
 )
+"""The remaining rows are noisy as in the stages before."""
 
 
-def groups(count: int) -> Iterator[tuple[Requests, slice]]:
-    """Yield which of a batch's rows are asked what, as far as they go."""
-    begin = 0
-    for requests in REQUESTS:
-        end = min(begin + max(1, round(requests.share * count)), count)
-        if end > begin:
-            yield requests, slice(begin, end)
-        begin = end
+def assign_rows(count: int) -> Iterator[tuple[RequestKind, slice]]:
+    """Yield each kind with its rows of a batch of `count`, until no rows are left."""
+    start = 0
+    for kind in REQUEST_KINDS:
+        end = min(start + max(1, round(kind.share * count)), count)
+        if end > start:
+            yield kind, slice(start, end)
+        start = end

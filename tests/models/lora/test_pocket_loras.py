@@ -16,7 +16,7 @@ from models.loader import Adapter, CheckpointFiles, load_pipeline
 from models.lora.files import own_lora
 from models.pipeline import Pipeline
 from models.styles.presets import load_styles
-from models.training.evaluation.contact_sheet import SHOWN
+from models.training.evaluation.contact_sheet import SHEET_SCENES
 from models.training.scenes.renderers import DOODLE, render
 from service.protocol.jobs import Pixels
 from tests.support.engine_runs import make_engine, make_job, picture, run
@@ -49,7 +49,7 @@ def lora_of(style: str) -> Path:
 
 def drawn(style: str) -> list[Pixels]:
     """Return the true pictures of the contact sheet's scenes, or their doodles."""
-    shown = render([scene for scene, _ in SHOWN], style, (SIDE, SIDE))  # [N, 3, H, W], 0..1
+    shown = render([scene for scene, _ in SHEET_SCENES], style, (SIDE, SIDE))  # [N, 3, H, W], 0..1
     return list((shown.permute(0, 2, 3, 1) * 255).round().byte().numpy())
 
 
@@ -57,7 +57,7 @@ def refined(pipeline: Pipeline, style: str, *, with_lora: bool) -> list[Pixels]:
     """Refine the doodles in a style; without its LoRA the prompt alone says which."""
     engine = make_engine(pipeline)
     pictures = []
-    for (_, words), doodle in zip(SHOWN, drawn(DOODLE), strict=True):
+    for (_, words), doodle in zip(SHEET_SCENES, drawn(DOODLE), strict=True):
         prompt = load_styles()[style].apply(words)
         job = make_job(
             prompt=prompt, height=SIDE, width=SIDE, strength=0.6, guidance=6.0, image=doodle

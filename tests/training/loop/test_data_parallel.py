@@ -1,4 +1,4 @@
-"""Processes that learn together learn what one would from all rows."""
+"""Data-parallel processes learn what one process learns from all rows."""
 
 from __future__ import annotations
 
@@ -13,81 +13,80 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from models.training.loop.data_parallel import ALONE, Team, run_together
+from models.training.loop.data_parallel import SINGLE_PROCESS, DataParallel, launch
 from tests.support.servers import wait_until
 
 ROWS = torch.arange(24.0).view(6, 4)
 
 
-def test_one_alone_has_all_rows_and_the_last_word() -> None:
-    """A team of one shares nothing, waits for nobody and changes no gradient."""
+def test_single_process() -> None:
+    """In a group of one, sharding, averaging and broadcasting change nothing."""
     parameter = torch.nn.Parameter(torch.zeros(3))
     parameter.grad = torch.ones(3)
-    ALONE.average_gradients([parameter])
+    SINGLE_PROCESS.average_gradients([parameter])
     torch.testing.assert_close(parameter.grad, torch.ones(3))
-    torch.testing.assert_close(ALONE.share(ROWS), ROWS)
-    assert ALONE.leads
-    assert ALONE.agrees(answer=True)
-    assert not ALONE.agrees(answer=False)
+    torch.testing.assert_close(SINGLE_PROCESS.shard(ROWS), ROWS)
+    assert SINGLE_PROCESS.is_main
+    assert SINGLE_PROCESS.broadcast(flag=True)
+    assert not SINGLE_PROCESS.broadcast(flag=False)
 
 
-def test_rows_are_shared_without_rest_and_noise_differs() -> None:
-    """Every row is somebody's and nobody's twice; no two members draw the same noise."""
-    team = [Team(rank, 2) for rank in range(2)]
-    told = torch.cat([member.share(ROWS) for member in team])
-    torch.testing.assert_close(told.sort(0).values, ROWS)
+def test_shards_and_seeds() -> None:
+    """Every row is in exactly one shard, and each process has different noise."""
+    group = [DataParallel(rank, 2) for rank in range(2)]
+    rows = torch.cat([process.shard(ROWS) for process in group])
+    torch.testing.assert_close(rows.sort(0).values, ROWS)
     noises = []
-    for member in team:
-        member.seed(5)
+    for process in group:
+        process.seed(5)
         noises.append(torch.randn(4))
     assert not torch.equal(*noises)
 
 
-def test_two_learn_what_one_learns_from_all_rows(tmp_path: Path) -> None:
-    """Gradients become the mean over both, so weights stay equal; the leader's answer holds."""
-    run_together(2, _learn, tmp_path)
+def test_two_processes_learn_as_one(tmp_path: Path) -> None:
+    """Both have the gradient of all rows, and both receive the main process's flag."""
+    launch(2, _learn, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    alone = _net()
-    torch.autograd.backward(alone(ROWS).square().mean())
-    torch.testing.assert_close(first["gradient"], alone.weight.grad)
-    torch.testing.assert_close(second["gradient"], alone.weight.grad)
-    assert first["agreed"] == second["agreed"] == [True, False]
+    net = _net()
+    torch.autograd.backward(net(ROWS).square().mean())
+    torch.testing.assert_close(first["gradient"], net.weight.grad)
+    torch.testing.assert_close(second["gradient"], net.weight.grad)
+    assert first["flags"] == second["flags"] == [True, False]
 
 
-def test_a_fault_of_one_is_raised() -> None:
-    """Nobody waits for ever for a member that has failed."""
+def test_failure_is_raised() -> None:
+    """An exception in one process is raised, and the others do not wait for it."""
     with pytest.raises(ProcessRaisedException):
-        run_together(2, _fail)
+        launch(2, _fail)
 
 
-def test_nobody_outlives_the_first_process(tmp_path: Path) -> None:
-    """Killed in a shell's background, where SIGINT is ignored, it leaves no member behind."""
+def test_processes_end_with_their_parent(tmp_path: Path) -> None:
+    """They end after the first process is killed, also where a shell's job ignores SIGINT."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from pathlib import Path; from models.training.loop.data_parallel import run_together\n"
+        "from pathlib import Path; from models.training.loop.data_parallel import launch\n"
         "from tests.training.loop.test_data_parallel import _wait\n"
-        f"run_together(2, _wait, Path({str(tmp_path)!r}))"
+        f"launch(2, _wait, Path({str(tmp_path)!r}))"
     )
     first = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[3])
-    members = [tmp_path / f"{rank}.pid" for rank in range(2)]
-    wait_until(lambda: all(path.exists() for path in members), 60)
+    paths = [tmp_path / f"{rank}.pid" for rank in range(2)]
+    wait_until(lambda: all(path.exists() for path in paths), 60)
     first.kill()
     first.wait()
-    wait_until(lambda: not any(_runs(int(path.read_text())) for path in members), 30)
+    wait_until(lambda: not any(_is_running(int(path.read_text())) for path in paths), 30)
 
 
-def _runs(pid: int) -> bool:
-    """Whether a process is there and no mere entry that nobody has taken note of."""
+def _is_running(pid: int) -> bool:
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
 
-def _wait(team: Team, folder: Path) -> None:
-    begun = folder / f"{team.rank}.begun"
-    begun.write_text(str(os.getpid()))
-    begun.rename(folder / f"{team.rank}.pid")
+def _wait(group: DataParallel, folder: Path) -> None:
+    path = folder / f"{group.rank}.started"
+    path.write_text(str(os.getpid()))
+    path.rename(folder / f"{group.rank}.pid")
     time.sleep(600)
 
 
@@ -96,16 +95,16 @@ def _net() -> torch.nn.Linear:
     return torch.nn.Linear(4, 2)
 
 
-def _learn(team: Team, folder: Path) -> None:
+def _learn(group: DataParallel, folder: Path) -> None:
     net = _net()
-    torch.autograd.backward(net(team.share(ROWS)).square().mean())
-    team.average_gradients(net.parameters())
-    agreed = [team.agrees(answer=team.leads), team.agrees(answer=not team.leads)]
+    torch.autograd.backward(net(group.shard(ROWS)).square().mean())
+    group.average_gradients(net.parameters())
+    flags = [group.broadcast(flag=group.is_main), group.broadcast(flag=not group.is_main)]
     assert net.weight.grad is not None
-    torch.save({"gradient": net.weight.grad, "agreed": agreed}, folder / f"{team.rank}.pt")
+    torch.save({"gradient": net.weight.grad, "flags": flags}, folder / f"{group.rank}.pt")
 
 
-def _fail(team: Team) -> None:
-    if not team.leads:
+def _fail(group: DataParallel) -> None:
+    if not group.is_main:
         raise ValueError("a planted fault")
-    team.agrees(answer=True)
+    group.broadcast(flag=True)

@@ -1,4 +1,4 @@
-"""Mixed precision: attention by plain products where bfloat16 is native on a CPU."""
+"""Mixed precision: bfloat16 and attention by matrix products, where a CPU has native bfloat16."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from models.training.loop.precision import attend, mixed
 from models.training.networks.architecture import build_text_encoder
 
 CPU = torch.device("cpu")
+MODULE = "models.training.loop.precision"
 
 
 @pytest.fixture(name="_native")
 def _make_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor that multiplies bfloat16."""
-    monkeypatch.setattr("models.training.loop.precision.has_bf16_products", lambda: True)
+    """A processor with native products of bfloat16."""
+    monkeypatch.setattr(f"{MODULE}.has_bf16_products", lambda: True)
 
 
 def _inputs() -> list[torch.Tensor]:
@@ -25,8 +26,17 @@ def _inputs() -> list[torch.Tensor]:
     return [torch.randn(2, 4, tokens, 36, requires_grad=True) for tokens in (64, 40, 40)]
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_dtype(monkeypatch: pytest.MonkeyPatch, *, native: bool) -> None:
+    """Products are in bfloat16 on a processor with native ones, else in float32."""
+    monkeypatch.setattr(f"{MODULE}.has_bf16_products", lambda: native)
+    with mixed(CPU):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if native else torch.float32)
+
+
 @pytest.mark.parametrize(
-    "asked",
+    "arguments",
     [
         {},
         {"scale": 0.1},
@@ -35,44 +45,42 @@ def _inputs() -> list[torch.Tensor]:
         {"attn_mask": torch.randn(64, 40)},
     ],
 )
-def test_plain_products_are_torchs_attention(asked: dict[str, Any]) -> None:
-    """Forwards and backwards, with whatever is asked of it, to the precision of bfloat16."""
+def test_attention_is_torchs(arguments: dict[str, Any]) -> None:
+    """Outputs and gradients are those of torch's kernel, to the precision of bfloat16."""
     inputs = _inputs()
     for function in (scaled_dot_product_attention, attend):
-        out = function(*inputs, **asked).float()
-        grads = torch.autograd.grad(out.square().sum(), inputs)
+        out = function(*inputs, **arguments).float()
+        gradients = torch.autograd.grad(out.square().sum(), inputs)
         if function is scaled_dot_product_attention:
-            expected = (out, *grads)
-    for made, true in zip((out, *grads), expected, strict=True):
-        assert (made - true).norm() < 0.02 * true.norm()
+            expected = (out, *gradients)
+    for ours, theirs in zip((out, *gradients), expected, strict=True):
+        assert (ours - theirs).norm() < 0.02 * theirs.norm()
 
 
 @pytest.mark.usefixtures("_native")
-def test_networks_attend_by_plain_products_in_mixed_precision(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Where bfloat16 is native every attention of a net comes there, and outside none does."""
+def test_networks_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In mixed precision all attention of a network is replaced, and outside none is."""
     calls = []
 
-    def noted(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def record(*args: Any, **kwargs: Any) -> torch.Tensor:
         calls.append(kwargs)
         return attend(*args, **kwargs)
 
-    monkeypatch.setattr("models.training.loop.precision.attend", noted)
+    monkeypatch.setattr(f"{MODULE}.attend", record)
     text, tokens = build_text_encoder().eval(), torch.arange(8)[None]
     with torch.no_grad():
-        plain = text(tokens).last_hidden_state
+        full = text(tokens).last_hidden_state
         assert not calls
         with mixed(CPU):
-            made = text(tokens).last_hidden_state
+            half = text(tokens).last_hidden_state
     assert len(calls) == text.config.num_hidden_layers
-    assert (made - plain).norm() < 0.02 * plain.norm()
+    assert (half - full).norm() < 0.02 * full.norm()
 
 
 @pytest.mark.usefixtures("_native")
-def test_attention_with_dropout_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain products know no dropout."""
-    monkeypatch.setattr("models.training.loop.precision.attend", None)
+def test_dropout_uses_torchs_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention with dropout is not replaced."""
+    monkeypatch.setattr(f"{MODULE}.attend", None)
     with mixed(CPU):
         query, key, value = _inputs()
         scaled_dot_product_attention(query, key, value, dropout_p=0.5)

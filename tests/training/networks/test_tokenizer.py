@@ -1,8 +1,8 @@
-"""The tokenizer and what the text encoder's config says of it."""
+"""The tokenizer, and its ids in the text encoder's config."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from transformers import CLIPTokenizer
@@ -18,16 +18,14 @@ from models.training.networks.tokenizer import (
 from models.training.scenes.captions import caption
 from models.training.scenes.palette import COLOUR_NAMES
 from models.training.scenes.scene import KINDS, draw_scene
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from models.training.train import POCKET
 
 
 @pytest.mark.parametrize(
     "text", ["a red heart", "naïve café", "漢字かな", "🎉👩‍🚀", "tab\tand\nline", "\u202eabc", "ß"]
 )
-def test_any_unicode_goes_through(text: str) -> None:
-    """No text is unknown: decoding gives the letters back, lowercase and one space apart."""
+def test_unicode(text: str) -> None:
+    """No text is unknown: decoding returns the letters, in lower case."""
     tokenizer = build_tokenizer()
     ids = tokenizer(text).input_ids
     assert ids[0] == tokenizer.bos_token_id
@@ -37,23 +35,23 @@ def test_any_unicode_goes_through(text: str) -> None:
     assert "".join(back.split()) == "".join(text.lower().split())
 
 
-def test_every_byte_has_its_tokens() -> None:
-    """The alphabet is whole: 256 bytes, and 256 bytes that end a word."""
+def test_bytes() -> None:
+    """The alphabet has 256 bytes, and 256 bytes that end a word."""
     vocabulary, _ = build_vocabulary()
     letters = [token for token in vocabulary if len(token.removesuffix("</w>")) == 1]
     assert len(letters) == 512
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
 
 
-def test_words_of_the_world_are_single_tokens() -> None:
-    """A kind and a colour is one token each."""
+def test_kinds_and_colours_are_tokens() -> None:
+    """Every kind and every colour is a single token."""
     tokenizer = build_tokenizer()
     for word in (*KINDS, *COLOUR_NAMES):
         assert len(tokenizer(word).input_ids) == 3, word
 
 
-def test_prompts_fit() -> None:
-    """Captions in every style stay under 77 tokens; rows are exactly 77, cut where longer."""
+def test_length() -> None:
+    """Captions in every style have under 60 tokens; rows have exactly 77, truncated if longer."""
     texts = [caption(draw_scene(n), style) for n, style in enumerate(load_styles())]
     rows = tokenize([*texts, "x " * 500])
     assert {len(row) for row in rows} == {MAX_TOKENS}
@@ -62,8 +60,8 @@ def test_prompts_fit() -> None:
     assert all(row.index(end) < 60 for row in rows[:-1])
 
 
-def test_ids_agree_with_the_config(tmp_path: Path) -> None:
-    """Begin, end and pad are the config's, and survive being saved and loaded."""
+def test_special_ids(tmp_path: Path) -> None:
+    """Begin, end and padding are those of the config, also after saving and loading."""
     config = build_text_encoder().config
     build_tokenizer().save_pretrained(tmp_path)
     loaded = CLIPTokenizer.from_pretrained(tmp_path)
@@ -72,3 +70,9 @@ def test_ids_agree_with_the_config(tmp_path: Path) -> None:
     assert config.pad_token_id == loaded.pad_token_id
     assert config.vocab_size == len(loaded)
     assert loaded("a red heart!").input_ids == build_tokenizer()("a red heart!").input_ids
+
+
+def test_vocabulary_is_the_shipped_one() -> None:
+    """The vocabulary built from the captions is the shipped tokenizer's: a warm start is valid."""
+    vocabulary, _ = build_vocabulary()
+    assert CLIPTokenizer.from_pretrained(POCKET / "tokenizer").get_vocab() == vocabulary

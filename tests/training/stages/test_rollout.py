@@ -1,4 +1,4 @@
-"""The rehearsal: what is asked in the steps of requests, and what should come of it."""
+"""Rollouts: the requests, the student's own steps, and the targets."""
 
 from __future__ import annotations
 
@@ -6,143 +6,138 @@ import pytest
 import torch
 
 from models.training.loop.precision import mixed
-from models.training.networks import noise as diffusion
-from models.training.networks.tokenizer import tokenize
-from models.training.stages.distillation import Asked, consistency, huber
-from models.training.stages.latent_dataset import Sample
-from models.training.stages.rollout import Rehearsing
+from models.training.stages.distillation import NoisyBatch, pseudo_huber
+from models.training.stages.rollout import RolloutDistillation
 from models.training.stages.rollout_requests import (
-    KEPT_LATEST,
-    REACH,
-    REQUESTS,
-    Goal,
-    Requests,
-    groups,
-    of_doodles,
-    of_others,
-    of_pictures,
-    of_warped,
+    KEEP_MAX_TIMESTEP,
+    MAX_TIMESTEP,
+    REQUEST_KINDS,
+    RequestKind,
+    Target,
+    assign_rows,
+    doodles,
+    images,
+    other_doodles,
+    warped_images,
 )
 from models.training.stages.student import student_from_teacher
 from models.training.stages.teacher import Teacher
+from tests.training.batches import random_batch
 
 ROWS = 8
 
 
-def _sample() -> Sample:
-    tokens = torch.tensor(tokenize(["a red heart", "a blue boat"] * (ROWS // 2)))
-    latents, doodles = torch.randn(2, ROWS, 4, 16, 16).mul(0.5).unbind()
-    return Sample(latents, doodles, tokens, torch.rand(ROWS, 1, 16, 16), torch.ones(ROWS).bool())
-
-
-def _lesson() -> Rehearsing:
+@pytest.fixture(name="rollouts")
+def make_rollouts() -> RolloutDistillation:
     torch.manual_seed(0)
     teacher = Teacher()
-    return Rehearsing(teacher, student_from_teacher(teacher))
+    return RolloutDistillation(teacher, student_from_teacher(teacher))
 
 
-def test_rows_stand_in_requests_that_begin_with_what_theirs_do(
-    monkeypatch: pytest.MonkeyPatch,
+@torch.no_grad()
+def frozen_predictions(rollouts: RolloutDistillation, noisy: NoisyBatch) -> torch.Tensor:
+    return rollouts.predict(rollouts.frozen, noisy, random_batch(ROWS, 16))
+
+
+def test_requests_begin_with_their_inputs(
+    monkeypatch: pytest.MonkeyPatch, rollouts: RolloutDistillation
 ) -> None:
-    """What begins a request reaches its own rows, and no others that a request begins."""
-    lesson, sample = _lesson(), _sample()
-    monkeypatch.setattr(Requests, "draw", lambda *_: [KEPT_LATEST])
-    far = torch.full((ROWS, 4, 16, 16), 50.0)
-    for hidden, seeing in (
-        (sample._replace(latents=far), {of_pictures, of_warped}),
-        (sample._replace(doodles=far), {of_doodles, of_others}),
+    """The input of a kind of request reaches its rows, and no other request's rows."""
+    batch = random_batch(ROWS, 16)
+    monkeypatch.setattr(RequestKind, "draw", lambda *_: [KEEP_MAX_TIMESTEP])
+    bright = torch.full((ROWS, 4, 16, 16), 50.0)
+    for marked, users in (
+        (batch._replace(latents=bright), {images, warped_images}),
+        (batch._replace(doodles=bright), {doodles, other_doodles}),
     ):
-        asked, _, _ = lesson.rehearse(hidden)
-        for requests, rows in groups(ROWS):
-            is_seen = bool(asked.x_t[rows].abs().max() > 20)
-            assert is_seen == (requests.begin_with in seeing)
-            assert set(asked.timesteps[rows].tolist()) == {KEPT_LATEST}
+        noisy, _, _ = rollouts.roll_out(marked)
+        for kind, rows in assign_rows(ROWS):
+            is_bright = bool(noisy.x_t[rows].abs().max() > 20)
+            assert is_bright == (kind.inputs in users)
+            assert set(noisy.timesteps[rows].tolist()) == {KEEP_MAX_TIMESTEP}
 
 
-def test_each_row_should_come_to_what_its_request_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The true picture, the one under its noise, or what the student said before the lesson."""
-    lesson, sample = _lesson(), _sample()
-    for net in (lesson.student, lesson.target):
+def test_targets(monkeypatch: pytest.MonkeyPatch, rollouts: RolloutDistillation) -> None:
+    """Targets are true images, the latents under the noise, or the frozen student's predictions."""
+    batch = random_batch(ROWS, 16)
+    for net in (rollouts.student, rollouts.ema):
         torch.nn.init.normal_(net.conv_out.weight, std=0.1)
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
-    asked, goal, shown = lesson.rehearse(sample)
-    with torch.no_grad():
-        said = consistency(lesson.before, asked, lesson.powers)
-    under = asked.x_t / lesson.powers[asked.timesteps].sqrt().view(-1, 1, 1, 1)
-    wanted = {Goal.TRUE: sample.latents, Goal.KEPT: under, Goal.SAID: said}
-    held = asked.timesteps > REACH
-    for requests, rows in groups(ROWS):
-        torch.testing.assert_close(goal[rows], wanted[requests.goal][rows])
-        held[rows] = requests.goal is Goal.SAID
-    assert shown.tolist() == (~held).nonzero()[:, 0].tolist()
+    noisy, targets, free_rows = rollouts.roll_out(batch)
+    signal, _ = rollouts.schedule.scales(noisy.timesteps)
+    expected = {
+        Target.TRUE_IMAGE: batch.latents,
+        Target.PREVIOUS_STEP: noisy.x_t / signal,
+        Target.FROZEN_STUDENT: frozen_predictions(rollouts, noisy),
+    }
+    is_frozen = noisy.timesteps > MAX_TIMESTEP
+    for kind, rows in assign_rows(ROWS):
+        torch.testing.assert_close(targets[rows], expected[kind.target][rows])
+        is_frozen[rows] = kind.target is Target.FROZEN_STUDENT
+    assert free_rows.tolist() == (~is_frozen).nonzero()[:, 0].tolist()
 
 
-def test_rows_that_stand_anywhere_have_a_goal_as_far_as_the_critic_is_heard(
-    monkeypatch: pytest.MonkeyPatch,
+def test_rows_without_requests(
+    monkeypatch: pytest.MonkeyPatch, rollouts: RolloutDistillation
 ) -> None:
-    """The true picture; above, they are held to what the student said before the lesson."""
-    lesson, sample = _lesson(), _sample()
-    monkeypatch.setattr("models.training.stages.rollout.groups", lambda _count: iter(()))
-    timesteps = torch.tensor([REACH, REACH + 20] * (ROWS // 2))
-    monkeypatch.setattr(diffusion, "draw_grid", lambda _latest: timesteps)
-    with torch.no_grad():
-        torch.nn.init.normal_(lesson.target.conv_out.weight, std=0.1)
-        asked, goal, shown = lesson.rehearse(sample)
-        said = consistency(lesson.before, asked, lesson.powers)
-    assert shown.tolist() == list(range(0, ROWS, 2))
-    assert torch.equal(goal[::2], sample.latents[::2])
-    torch.testing.assert_close(goal[1::2], said[1::2])
+    """Their targets are true images up to MAX_TIMESTEP, and the frozen predictions above."""
+    batch = random_batch(ROWS, 16)
+    monkeypatch.setattr("models.training.stages.rollout.assign_rows", lambda _count: iter(()))
+    timesteps = torch.tensor([MAX_TIMESTEP, MAX_TIMESTEP + 20] * (ROWS // 2))
+    monkeypatch.setattr("models.training.stages.distillation.sample_grid", lambda _: timesteps)
+    torch.nn.init.normal_(rollouts.ema.conv_out.weight, std=0.1)
+    noisy, targets, free_rows = rollouts.roll_out(batch)
+    assert free_rows.tolist() == list(range(0, ROWS, 2))
+    assert torch.equal(targets[::2], batch.latents[::2])
+    torch.testing.assert_close(targets[1::2], frozen_predictions(rollouts, noisy)[1::2])
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 12, 24])
-def test_a_batch_is_shared_out_in_order_as_far_as_it_goes(count: int) -> None:
-    """No row is asked twice; a member of a team of two has rows of each kind, and some left."""
-    shared = [range(count)[rows] for _, rows in groups(count)]
-    taken = [row for rows in shared for row in rows]
+def test_row_assignment(count: int) -> None:
+    """Rows are assigned once and in order; twelve have every kind, and rows without a request."""
+    assigned = [range(count)[rows] for _, rows in assign_rows(count)]
+    taken = [row for rows in assigned for row in rows]
     assert taken == list(range(len(taken)))
-    assert all(shared)
-    assert count < 12 or (len(shared) == len(REQUESTS) and len(taken) < count)
+    assert all(assigned)
+    assert count < 12 or (len(assigned) == len(REQUEST_KINDS) and len(taken) < count)
 
 
-def test_a_request_is_cut_off_at_a_late_step() -> None:
-    """Every late step of those that diffusers would take comes up as the last one, and no other."""
-    lesson = _lesson()
-    requests = REQUESTS[0]._replace(strengths=(0.6,), steps=(4,), latest=KEPT_LATEST)
-    drawn = [requests.draw(lesson.schedule) for _ in range(60)]
-    whole = max(drawn, key=len)
-    assert all(one == whole[: len(one)] for one in drawn)
-    assert {one[-1] for one in drawn} == {timestep for timestep in whole if timestep <= KEPT_LATEST}
+def test_requests_end_at_any_late_step(rollouts: RolloutDistillation) -> None:
+    """A request ends at each of its steps below `max_timestep`, and at no other."""
+    kind = REQUEST_KINDS[0]._replace(strengths=(0.6,), steps=(4,), max_timestep=KEEP_MAX_TIMESTEP)
+    requests = [kind.draw(rollouts.schedule.lcm) for _ in range(60)]
+    longest = max(requests, key=len)
+    assert all(request == longest[: len(request)] for request in requests)
+    late = {timestep for timestep in longest if timestep <= KEEP_MAX_TIMESTEP}
+    assert {request[-1] for request in requests} == late
 
 
-def test_a_rehearsal_is_the_steps_that_the_student_would_take(
-    monkeypatch: pytest.MonkeyPatch,
+def test_rollout_runs_the_students_steps(
+    monkeypatch: pytest.MonkeyPatch, rollouts: RolloutDistillation
 ) -> None:
-    """The last x_t is the noised picture of the step before, and so on, back to the doodle."""
-    lesson, sample = _lesson(), _sample()
+    """Each x_t is the prediction of the step before under new noise, from the doodle on."""
+    batch = random_batch(ROWS, 16)
     monkeypatch.setattr(torch, "randn_like", torch.ones_like)
-    x_t, text = sample.latents, lesson.teacher.read(sample.tokens)
-    asked = Asked(x_t, torch.zeros(ROWS).long(), text, torch.full((ROWS,), 5.0))
+    text, ones = rollouts.teacher.encode_text(batch.tokens), torch.ones_like(batch.latents)
+    start = NoisyBatch(batch.doodles, torch.zeros(ROWS).long(), text, torch.full((ROWS,), 5.0))
     with torch.no_grad():
-        started = asked._replace(x_t=sample.doodles)
-        reached, made = lesson.rehearsed(started, sample, [599, 459, 299])
-        pictures = sample.doodles
+        x_t, predicted = rollouts.run_request(start, batch, [599, 459, 299])
+        latents = batch.doodles
         for timestep in (599, 459):
             t = torch.full((ROWS,), timestep)
-            noised = diffusion.noised(pictures, torch.ones_like(x_t), lesson.powers, t)
-            step = asked._replace(x_t=noised, timesteps=t)
-            pictures = consistency(lesson.target, step, lesson.powers)
-        t = torch.full((ROWS,), 299)
-        wanted = diffusion.noised(pictures, torch.ones_like(x_t), lesson.powers, t)
-    torch.testing.assert_close(reached, wanted)
-    torch.testing.assert_close(made, pictures)
+            noisy = start._replace(x_t=rollouts.schedule.add_noise(latents, ones, t), timesteps=t)
+            latents = rollouts.predict(rollouts.ema, noisy, batch)
+        expected = rollouts.schedule.add_noise(latents, ones, torch.full((ROWS,), 299))
+    torch.testing.assert_close(x_t, expected)
+    torch.testing.assert_close(predicted, latents)
 
 
-def test_the_loss_is_how_far_the_student_is_from_the_goal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A student that has learned nothing yet is as far as its goal is from what it says."""
-    lesson, sample = _lesson(), _sample()
-    rehearsal = lesson.rehearse(sample)
-    monkeypatch.setattr(lesson, "rehearse", lambda _sample: rehearsal)
+def test_loss(monkeypatch: pytest.MonkeyPatch, rollouts: RolloutDistillation) -> None:
+    """The loss is the distance between the student's predictions and the targets."""
+    batch = random_batch(ROWS, 16)
+    rollout = rollouts.roll_out(batch)
+    monkeypatch.setattr(rollouts, "roll_out", lambda _batch: rollout)
     with torch.no_grad():
-        with mixed(sample.latents.device):
-            said = consistency(lesson.student, rehearsal.asked, lesson.powers)
-        torch.testing.assert_close(lesson(sample), huber(said, rehearsal.goal))
+        with mixed(batch.latents.device):
+            predicted = rollouts.predict(rollouts.student, rollout.noisy, batch)
+        torch.testing.assert_close(rollouts(batch), pseudo_huber(predicted, rollout.targets))
