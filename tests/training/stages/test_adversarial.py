@@ -23,6 +23,7 @@ from tests.training.batches import CPU, small_mixture, write_student
 
 @pytest.fixture(name="run")
 def make_run(tmp_path: Path) -> AdversarialRun:
+    torch.manual_seed(0)
     write_student(tmp_path, std=0.02)
     return AdversarialRun(tmp_path, small_mixture(tmp_path), CPU, 1e-3)
 

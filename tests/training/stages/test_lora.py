@@ -16,7 +16,6 @@ from tests.training.batches import CPU, write_state, write_student
 def test_adapter(tmp_path: Path) -> None:
     """Steps lower the loss, a resumed run keeps it, and the service reads the file."""
     torch.manual_seed(0)
-    torch.manual_seed(0)
     autoencoder = build_autoencoder()
     start_as_thumbnail(autoencoder)  # latents of random weights hardly differ
     write_state(tmp_path / "autoencoder.safetensors", autoencoder)
