@@ -216,17 +216,17 @@ def _confidence(
 
 def served_shapes(evaluation: Evaluation) -> list[Row]:
     """Refine doodles at strength 0.8 in the nine served shapes; compare with true renders."""
-    rows = []
+    scenes = held_out_scenes(max(len(KINDS), evaluation.count // 2), 7000)
+    prompts, values = [prompt_for(s) for s in scenes], []
     for shape in SERVED_SHAPES:
-        scenes = held_out_scenes(max(len(KINDS), evaluation.count // 2), 7000)
-        prompts = [prompt_for(s) for s in scenes]
         inputs = render(scenes, DOODLE, shape)
         images = refine(evaluation.pipeline, prompts, inputs, strength=0.8, guidance=GUIDANCE)
         kind, colour = adherence(evaluation.classifier, images, scenes)
         true, _ = adherence(evaluation.classifier, render(scenes, "NONE", shape), scenes)
-        value = f"kind {percent(kind)} (true renders {percent(true)}), colour {percent(colour)}"
-        rows.append(Row(f"{shape[0]} x {shape[1]}, doodle at 0.8", value, "-", "reported"))
-    return rows
+        shares = f"{percent(kind)} ({percent(true)}), {percent(colour)}"
+        values.append(f"{shape[0]} x {shape[1]}: {shares}")
+    metric = "kind (of true renders), colour in the served shapes, doodle at 0.8"
+    return [Row(metric, "; ".join(values), "-", "reported")]
 
 
 METRICS: tuple[Callable[[Evaluation], list[Row]], ...] = (
