@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.api_keys import Limits, parse_limits
@@ -52,7 +52,7 @@ class EngineSettings(BaseModel):
     num_threads: int = 0
     compile: CompileMode = "off"
     tune: Tuning = "kernels"
-    hot_shapes: tuple[tuple[int, int], ...] = ()
+    warmup_shapes: tuple[tuple[int, int], ...] = ()
     cache_dir: str = ""
     log_format: LogFormat = "console"
 
@@ -60,6 +60,15 @@ class EngineSettings(BaseModel):
     def package_dir(self) -> Path:
         """Where compiled forwards are kept: those of one tuning."""
         return Path(self.cache_dir) / self.tune
+
+
+_RENAMED = {
+    "REFINE_MAX_BODIES_BYTES": "REFINE_BODY_BUDGET_BYTES",
+    "REFINE_WRONG_KEYS_PER_MINUTE": "REFINE_FAILED_AUTH_PER_MINUTE",
+    "REFINE_HOT_SHAPES": "REFINE_WARMUP_SHAPES",
+    "REFINE_OPEN_METRICS": "REFINE_METRICS_NO_AUTH",
+    "REFINE_DRAIN_S": "REFINE_DRAIN_TIMEOUT_S",
+}
 
 
 class Settings(BaseSettings):
@@ -86,7 +95,7 @@ class Settings(BaseSettings):
         "`rate=10/s` (or `/min`, `/h`) bounds how often it may ask, `sockets=4` replaces "
         "`REFINE_MAX_SOCKETS_PER_KEY`",
     )
-    wrong_keys_per_minute: int = Field(
+    failed_auth_per_minute: int = Field(
         60,
         ge=1,
         description="Wrong keys that an address may show in a minute; more are answered 429",
@@ -157,7 +166,7 @@ class Settings(BaseSettings):
         Path("~/.cache/instant-refine"),
         description="Where compiled forwards are kept; see `instant-refine warm`",
     )
-    hot_shapes: str = Field(
+    warmup_shapes: str = Field(
         "512x512",
         pattern=r"^\s*\d+x\d+(\s*,\s*\d+x\d+)*\s*$",
         description="Shapes (HEIGHTxWIDTH, comma-separated) that are made ready at start; others "
@@ -185,7 +194,7 @@ class Settings(BaseSettings):
     )
     ray_cpus_per_engine: float = Field(1.0, gt=0, description="Cores of an engine on Ray")
     queue_size: int = Field(64, ge=1, description="Requests that may wait; more are answered 503")
-    open_metrics: bool = Field(
+    metrics_no_auth: bool = Field(
         default=False, description="Answer `/metrics` without a key, for a scraper in the same net"
     )
     queue_per_key: int = Field(
@@ -200,7 +209,7 @@ class Settings(BaseSettings):
     upscale_deadline_s: float = Field(
         120.0, gt=0, description="The same for `/lcm-upscale`, whose pictures are up to 25 tiles"
     )
-    drain_s: float = Field(
+    drain_timeout_s: float = Field(
         25.0, ge=0, description="Seconds that running requests get after the first SIGTERM"
     )
     drain_delay_s: float = Field(
@@ -209,7 +218,7 @@ class Settings(BaseSettings):
         description="Seconds to keep refusing with 503 before closing, for load balancers",
     )
     max_body_bytes: int = Field(12 << 20, gt=0, description="Largest request body, else 413")
-    max_bodies_bytes: int = Field(
+    body_budget_bytes: int = Field(
         128 << 20,
         gt=0,
         description="Bytes of bodies that may be held until their pictures are decoded, and of "
@@ -232,6 +241,15 @@ class Settings(BaseSettings):
         description="Write prompt, seed and the other parameters into the picture's EXIF",
     )
     log_format: LogFormat = Field("console", description="`console` or `json`")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_names(cls, values: Any) -> Any:
+        """Raise ValueError for a variable under its old name, which would be ignored otherwise."""
+        for old, new in _RENAMED.items():
+            if old in os.environ:
+                raise ValueError(f"{old} has a new name: set {new} instead")
+        return values
 
     def keys(self) -> list[str]:
         """Return the bearer keys of the environment, in its order."""
@@ -256,7 +274,7 @@ class Settings(BaseSettings):
 
     def shapes(self) -> list[tuple[int, int]]:
         """Return the hot shapes as (height, width)."""
-        pairs = (shape.split("x") for shape in self.hot_shapes.split(","))
+        pairs = (shape.split("x") for shape in self.warmup_shapes.split(","))
         return [(int(height), int(width)) for height, width in pairs]
 
     def devices(self) -> list[str]:
@@ -291,7 +309,7 @@ class Settings(BaseSettings):
                 num_threads=self.num_threads or shared,
                 compile=self.compile,
                 tune=self.tune,
-                hot_shapes=tuple(self.shapes()),
+                warmup_shapes=tuple(self.shapes()),
                 cache_dir=str(self.cache_dir.expanduser()),
                 log_format=self.log_format,
             )

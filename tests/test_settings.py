@@ -28,6 +28,13 @@ def test_settings_are_frozen_and_checked() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
+def test_old_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable under an old name ends the start with an error that names the new one."""
+    monkeypatch.setenv("REFINE_DRAIN_S", "5")
+    with pytest.raises(ValidationError, match="set REFINE_DRAIN_TIMEOUT_S instead"):
+        Settings()
+
+
 def test_keys_never_show() -> None:
     """Neither the settings nor what the engine is started with show a key."""
     settings = Settings(api_keys="hush")

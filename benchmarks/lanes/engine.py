@@ -58,7 +58,7 @@ class EngineLane:
             max_waiting_per_caller=1024,
             compile="background" if is_compiled else "off",
             tune=tune or setup.tune,
-            hot_shapes=((size, size),),
+            warmup_shapes=((size, size),),
             cache_dir=str(setup.cache),
         )
         self._engine, _ = load_engine(settings)

@@ -80,7 +80,7 @@ def experiments_of(arguments: argparse.Namespace) -> list[Experiment]:
             )
         )
     if "start" in arguments.parts:
-        one_shape = {**settings, "REFINE_HOT_SHAPES": "512x512"}
+        one_shape = {**settings, "REFINE_WARMUP_SHAPES": "512x512"}
         found.append(ColdStart(one_shape, conditions, is_compiled=arguments.compiled))
     return found
 
@@ -93,7 +93,7 @@ def _settings(setup: Setup, *, is_compiled: bool) -> dict[str, str]:
         "REFINE_DTYPE": setup.dtype_name,
         "REFINE_COMPILE": "full" if is_compiled else "off",
         "REFINE_CACHE_DIR": str(setup.cache),
-        "REFINE_HOT_SHAPES": "512x512,640x640",
+        "REFINE_WARMUP_SHAPES": "512x512,640x640",
         # All users of a load are one caller, and may all wait at once.
         "REFINE_QUEUE_SIZE": "1024",
         "REFINE_QUEUE_PER_KEY": "1024",

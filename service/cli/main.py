@@ -145,7 +145,7 @@ def refine(  # noqa: PLR0917 - typer's options are all by name
 @app.command()
 def warm(
     shapes: Annotated[
-        str | None, typer.Option(help="HEIGHTxWIDTH, comma-separated; else REFINE_HOT_SHAPES")
+        str | None, typer.Option(help="HEIGHTxWIDTH, comma-separated; else REFINE_WARMUP_SHAPES")
     ] = None,
     save_cache: Annotated[
         Path | None, typer.Option(help="Folder to keep them in; else REFINE_CACHE_DIR")
@@ -157,7 +157,7 @@ def warm(
     from service.engine.warmup import Compiler  # noqa: PLC0415
 
     settings = _settings(
-        hot_shapes=shapes, cache_dir=save_cache, model=model, device=device, compile="full"
+        warmup_shapes=shapes, cache_dir=save_cache, model=model, device=device, compile="full"
     )
     _find_files(settings, pull=False)
     if Compiler(settings.engines()[0], settings.shapes()).wait():
@@ -247,6 +247,8 @@ def _settings(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if not first["loc"]:
+            _fail(first["msg"].removeprefix("Value error, "), EXIT_USAGE)
         name = str(first["loc"][0])
         _fail(f"REFINE_{name.upper()} (--{name}): {first['msg']}", EXIT_USAGE)
 

@@ -194,7 +194,7 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
     )
     for pipeline in pipelines.values():
         pipeline.buckets = CUDA_BUCKETS if is_cuda else ()
-        for height, width in settings.hot_shapes:
+        for height, width in settings.warmup_shapes:
             warming.add(pipeline, height, width)
     return warming
 

@@ -56,7 +56,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(models.router)
     app.include_router(health.router)
     app.include_router(styles.router)
-    app.include_router(metrics_router(is_open=settings.open_metrics))
+    app.include_router(metrics_router(is_open=settings.metrics_no_auth))
     app.include_router(tickets.router)
     app.include_router(endpoint.router)
     app.include_router(page_router())

@@ -78,7 +78,7 @@ class DrainingServer(uvicorn.Server):
         settings = self._front.settings
         await asyncio.sleep(settings.drain_delay_s)
         try:
-            async with asyncio.timeout(settings.drain_s):
+            async with asyncio.timeout(settings.drain_timeout_s):
                 await self._front.wait_until_idle()
         except TimeoutError:
             _log.warning("requests did not end in time", active=self._front.num_active)

@@ -40,10 +40,10 @@ class Front:
             settings.keys(),
             settings.keys_file,
             settings.limits(),
-            wrong_keys=Rate(settings.wrong_keys_per_minute, 60.0),
+            wrong_keys=Rate(settings.failed_auth_per_minute, 60.0),
         )
         self.quotas = Quotas()
-        self.bodies = Bodies(settings.max_bodies_bytes, settings.max_body_bytes)
+        self.bodies = Bodies(settings.body_budget_bytes, settings.max_body_bytes)
         self.served = Served.of(settings)
         self.metrics = Metrics(lambda: client.health)
         self.is_draining = False

@@ -48,7 +48,7 @@ def build(arguments: Mapping[str, str]) -> Application:
         serve.ingress(lambda: build_front(given))(),
         name="front",
         max_ongoing_requests=at_a_front(settings),
-        graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s,
     )
     return front.bind(engines(settings))
 
@@ -85,7 +85,7 @@ def engines(settings: Settings) -> Application:
         max_queued_requests=settings.queue_size,
         health_check_period_s=_HEALTH_PERIOD_S,
         max_constructor_retry_count=_STARTS_TRIED,
-        graceful_shutdown_timeout_s=settings.drain_s,
+        graceful_shutdown_timeout_s=settings.drain_timeout_s,
         ray_actor_options={
             "num_cpus": settings.ray_cpus_per_engine,
             "num_gpus": settings.ray_gpus_per_engine,

@@ -77,10 +77,12 @@ def test_the_grace_period_is_longer_than_the_drain(
 ) -> None:
     """Delay, drain and the last responses fit into the grace period."""
     given = environment(container)
-    needed = sum(float(given[name] or 0) for name in ("REFINE_DRAIN_DELAY_S", "REFINE_DRAIN_S"))
+    needed = sum(
+        float(given[name] or 0) for name in ("REFINE_DRAIN_DELAY_S", "REFINE_DRAIN_TIMEOUT_S")
+    )
     assert pod["terminationGracePeriodSeconds"] >= needed + SENDING_S
     grace = documents("compose.yaml")[0]["services"]["refine"]["stop_grace_period"]
-    assert float(grace.removesuffix("s")) >= Settings().drain_s + SENDING_S
+    assert float(grace.removesuffix("s")) >= Settings().drain_timeout_s + SENDING_S
 
 
 def test_containers_have_few_rights(pod: dict[str, Any], container: dict[str, Any]) -> None:
@@ -137,7 +139,7 @@ def test_prometheus_and_grafana_reach_their_targets() -> None:
     assert target == f"refine:{Settings().port}"
     assert "authorization" not in scraped
     given = services["refine"]["environment"]
-    settings = Settings(api_keys=SecretStr(KEY), open_metrics=given["REFINE_OPEN_METRICS"])
+    settings = Settings(api_keys=SecretStr(KEY), metrics_no_auth=given["REFINE_METRICS_NO_AUTH"])
     with TestClient(create_app(settings, FakeEngineClient()), f"http://{target}") as http:
         assert http.get(scraped.get("metrics_path", "/metrics")).status_code == 200
         assert http.get("/v1/models").status_code == 401

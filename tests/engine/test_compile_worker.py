@@ -46,10 +46,10 @@ def test_a_tuning_has_its_kernels_and_its_folder(
     monkeypatch.setattr(models.runtime.aot, "compile_package", note)
     settings = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
-        tune=tune, cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+        tune=tune, cache_dir=tmp_path, warmup_shapes="64x64", max_batch=4,
     )  # fmt: skip
     (engine,) = settings.engines()
-    assert compile_shapes(engine, engine.hot_shapes) == 0
+    assert compile_shapes(engine, engine.warmup_shapes) == 0
     assert made.keys() == {"denoise", "text-1", "encode-full", "decode-full"}
     assert {given[1:] for given in made.values()} == {(picks, autotunes)}
     names = [name for name, _ in made["denoise"][0].named_parameters()]
@@ -77,9 +77,9 @@ def test_who_waits_on_a_terminal_sees_a_bar(
     )
     (engine,) = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile=compile_mode,
-        cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+        cache_dir=tmp_path, warmup_shapes="64x64", max_batch=4,
     ).engines()  # fmt: skip
-    compile_shapes(engine, engine.hot_shapes)
+    compile_shapes(engine, engine.warmup_shapes)
     has_bar = compile_mode == "full" and is_terminal
     assert ("100%" in told.getvalue()) == has_bar
     assert ("of 7" in "".join(capsys.readouterr())) != has_bar
@@ -89,14 +89,14 @@ def test_a_compiler_ends_with_who_started_it(tiny_checkpoint: Path, tmp_path: Pa
     """However the engine ends, its compiler holds neither memory nor a GPU for much longer."""
     (engine,) = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
-        cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+        cache_dir=tmp_path, warmup_shapes="64x64", max_batch=4,
     ).engines()  # fmt: skip
     code = (
         "import os, sys\n"
         "from service.engine.warmup import Compiler\n"
         "from service.settings import EngineSettings\n"
         "settings = EngineSettings.model_validate_json(sys.argv[1])\n"
-        "print(Compiler(settings, settings.hot_shapes)._process.pid, flush=True)\n"
+        "print(Compiler(settings, settings.warmup_shapes)._process.pid, flush=True)\n"
         "sys.stdin.read()\n"
         "os._exit(1)\n"
     )
@@ -127,6 +127,6 @@ def test_a_compiler_that_has_made_all_says_so(tiny_checkpoint: Path, tmp_path: P
     """It ends with 0, though a thread of its own waits for the end of who started it."""
     (engine,) = Settings(
         model=str(tiny_checkpoint), device="cpu", dtype="float32", compile="background",
-        cache_dir=tmp_path, hot_shapes="64x64", max_batch=4,
+        cache_dir=tmp_path, warmup_shapes="64x64", max_batch=4,
     ).engines()  # fmt: skip
     assert Compiler(engine, ()).wait() == 0

@@ -55,7 +55,7 @@ def test_limits_follow_the_engine_s_slots() -> None:
         ray_max_engines=5,
         ray_gpus_per_engine=0.5,
         ray_cpus_per_engine=3,
-        drain_s=40,
+        drain_timeout_s=40,
     )
     application = engines(settings)
     options = options_of(application)
@@ -151,7 +151,7 @@ def test_kuberay_s_pods_have_no_rights_and_time_to_end(manifest: Any, containers
             assert entry["name"].removeprefix("REFINE_").lower() in Settings.model_fields
             assert "secretKeyRef" in entry["valueFrom"]
     grace_s = workers["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert grace_s >= Settings().drain_s + SENDING_S
+    assert grace_s >= Settings().drain_timeout_s + SENDING_S
 
 
 def test_kuberay_s_probes_are_ours(manifest: Any, containers: Any) -> None:

@@ -61,7 +61,7 @@ def service(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for seed, (style, layers) in enumerate(zip(WITH_LORA, (EVERYWHERE, ATTENTION), strict=True)):
         factors = {"unet": random_factors(unet, layers, seed=seed)}
         write_lora(folder / "loras" / f"{style}.safetensors", factors)
-    settings = {"REFINE_MAX_BATCH": "4", "REFINE_OPEN_METRICS": "true", **PATIENT}
+    settings = {"REFINE_MAX_BATCH": "4", "REFINE_METRICS_NO_AUTH": "true", **PATIENT}
     with served(folder, **settings) as service:
         yield service
 

@@ -17,7 +17,7 @@ from tests.whole_service.test_service import Served, served
 
 NUM_CALLERS = 4
 # Nothing is to fail by a deadline on a machine that does other work.
-PATIENT = {"REFINE_DEADLINE_S": "200", "REFINE_DRAIN_S": "120"}
+PATIENT = {"REFINE_DEADLINE_S": "200", "REFINE_DRAIN_TIMEOUT_S": "120"}
 OVERHEAD_S = 5.0
 BODY_S = 0.5  # more than it takes to bring a request in
 

@@ -33,7 +33,7 @@ COMMAND = Path(sys.executable).with_name("instant-refine")
 ROUTE = "/lcm-instant-refine"
 SLOW: dict[str, Any] = {"steps": 16, "strength": 1.0, "height": 1024, "width": 640, "seed": 11}
 """Fields of a request that runs for seconds, so that a test can act meanwhile."""
-PATIENT = {"REFINE_DEADLINE_S": "240", "REFINE_DRAIN_S": "240"}
+PATIENT = {"REFINE_DEADLINE_S": "240", "REFINE_DRAIN_TIMEOUT_S": "240"}
 """Of services whose tests are not about their deadlines: a busy machine takes its time."""
 
 
@@ -241,16 +241,16 @@ def test_sigterm_lets_running_requests_end(tiny_checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("drain_s", ["0.3", "25"])
-def test_a_drain_has_an_end(tiny_checkpoint: Path, drain_s: str) -> None:
+@pytest.mark.parametrize("drain_timeout_s", ["0.3", "25"])
+def test_a_drain_has_an_end(tiny_checkpoint: Path, drain_timeout_s: str) -> None:
     """After the drain's time, or at once on a second signal, what runs is answered 503."""
-    with served(tiny_checkpoint, REFINE_DRAIN_S=drain_s) as service:
+    with served(tiny_checkpoint, REFINE_DRAIN_TIMEOUT_S=drain_timeout_s) as service:
         answers: list[httpx.Response] = []
         slow = threading.Thread(target=lambda: answers.append(service.refine(**SLOW)))
         slow.start()
         wait_until(lambda: service.readiness().json()["pending"] == 1, 10)
         service.process.send_signal(signal.SIGTERM)
-        if drain_s == "25":
+        if drain_timeout_s == "25":
             wait_until(lambda: service.readiness().json()["state"] == "draining", 5)
             service.process.send_signal(signal.SIGTERM)
         slow.join(10)

@@ -62,7 +62,7 @@ def test_one_key_s_bodies_leave_room_for_another_s() -> None:
     engine = FakeEngineClient()
     settings = Settings(
         api_keys=SecretStr("greedy,other"),
-        max_bodies_bytes=8 * MEGABYTE,
+        body_budget_bytes=8 * MEGABYTE,
         max_body_bytes=4 * MEGABYTE,
     )
     app = create_app(settings, engine)

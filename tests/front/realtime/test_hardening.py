@@ -384,7 +384,7 @@ def test_the_bytes_of_frames_are_bounded_together() -> None:
     file = encoded(Image.effect_noise((256, 256), 99), "PNG")
     most = len(file) + 1000
     with (
-        running_server(engine, max_body_bytes=most, max_bodies_bytes=most) as url,
+        running_server(engine, max_body_bytes=most, body_budget_bytes=most) as url,
         greeted(url, None) as one,
         greeted(url, None) as other,
     ):

@@ -53,7 +53,7 @@ def map_body(context: Any, body: Any) -> Any:  # noqa: ARG001 - schemathesis' ow
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     # It sends more wrong keys than anybody.
-    with running_server(api_keys=KEY, wrong_keys_per_minute=100_000) as url:
+    with running_server(api_keys=KEY, failed_auth_per_minute=100_000) as url:
         yield url
 
 

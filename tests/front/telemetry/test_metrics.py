@@ -96,10 +96,10 @@ def held(engine: FakeEngineClient, change: Callable[[], None]) -> None:
 
 
 def test_metrics_need_a_key_unless_they_are_open() -> None:
-    """As the other routes, but for `REFINE_OPEN_METRICS`."""
+    """As the other routes, but for `REFINE_METRICS_NO_AUTH`."""
     with running_server(api_keys=KEY) as url:
         assert httpx.get(url + "/metrics").status_code == 401
-    with running_server(api_keys=KEY, open_metrics=True) as url:
+    with running_server(api_keys=KEY, metrics_no_auth=True) as url:
         assert httpx.get(url + "/metrics").status_code == 200
 
 
