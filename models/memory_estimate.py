@@ -1,4 +1,4 @@
-"""What checkpoints take of a device's memory, told from headers and configs before any loads.
+"""The memory that checkpoints take on a device, from headers and configs before loading.
 
 Weights and adapters are counted; what pictures take besides is an estimate: at its peak, in the
 decoder's last block, there are three copies of the activation in full resolution that comes from
@@ -24,7 +24,7 @@ LARGEST_SIDE = 1024
 """Pixels on a side of the largest picture that is decoded; an upscale has tiles of 512."""
 
 _COPIES_BEFORE, _COPIES_OWN = 3.5, 5.5
-"""3.0 and 5.0 as torch's allocator tells of decoders of 32 to 512 channels, and some to spare."""
+"""Measured with torch's allocator for decoders of 32 to 512 channels: 3.0 and 5.0; plus a margin."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _FP32_BYTES = 4
@@ -47,7 +47,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Footprint:
-    """The files that a checkpoint's memory can be told from.
+    """The files that determine a checkpoint's memory.
 
     `parts` are those that stand in for its own, or beside it; an LCM-LoRA takes nothing once it
     is fused. `adapters` are the LoRA files of its styles, whose layers have `num_slots` places.
@@ -154,7 +154,7 @@ def _free_of_container(cgroups: Path) -> Iterable[int]:
 
 
 def _is_sgm(layers: Iterable[str]) -> bool:
-    """Tell whether layers are called as in the original code of SDXL."""
+    """Return whether layers are called as in the original code of SDXL."""
     return any("input_blocks" in name or "output_blocks" in name for name in layers)
 
 

@@ -23,7 +23,7 @@ class Shares:
     def enter(self, caller: str) -> None:
         """Count one more job of a caller. Time spent away is no credit."""
         if not self._num_jobs:
-            self._tags.clear()  # nobody has anything to make good
+            self._tags.clear()  # no caller is ahead of another
         self._tags[caller] = max(self._tags.get(caller, 0.0), self._now)
         self._num_jobs[caller] += 1
 

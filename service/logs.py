@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # Below these levels they write what passes through them: EXIF with its prompt, messages, headers,
-# and addresses with their queries, where somebody may have put a key.
+# and addresses with their queries, which may hold a key.
 _LEAST_LEVELS = {
     "PIL": logging.INFO,
     "websockets": logging.INFO,

@@ -41,7 +41,7 @@ class _Frame(NamedTuple):
 class LiveClient:
     """One painter. Iterating yields answers, and raises what connecting again would not mend.
 
-    `status` holds what the service told last; it is empty without a connection.
+    `status` holds the last status message; it is empty without a connection.
     """
 
     def __init__(self, url: str, *, key: str | None = None) -> None:

@@ -257,7 +257,7 @@ class Settings(BaseSettings):
 
     @property
     def needs_key(self) -> bool:
-        """Tell whether a caller has to show a key."""
+        """Return whether a caller has to show a key."""
         return bool(self.keys()) or self.keys_file is not None
 
     def limits(self) -> Limits:

@@ -147,12 +147,12 @@ def find_checkpoints(models: Sequence[str], own: str = "") -> dict[str, Checkpoi
 
 
 def is_hub_id(text: str) -> bool:
-    """Tell whether a text has the form `ORG/NAME[@REVISION]`."""
+    """Return whether a text has the form `ORG/NAME[@REVISION]`."""
     return _HUB_ID.fullmatch(text) is not None
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text can name a checkpoint: no path, and no hub id."""
+    """Return whether a text can name a checkpoint: no path, and no hub id."""
     return _NAME.fullmatch(text) is not None
 
 
@@ -169,7 +169,7 @@ def _read_own(path: Path) -> dict[str, Checkpoint]:
         rows = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:  # which tells the line
+    except (OSError, ValueError) as error:  # its text names the line
         raise CheckpointError(f"the catalogue {path} cannot be read: {error}") from error
     return {name: _own_checkpoint(path, name, row) for name, row in rows.items()}
 

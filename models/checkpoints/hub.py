@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are on this machine, and how they get there: only when told to."""
+"""The files of checkpoints on this machine, and their download on request."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def local_parts(checkpoint: Checkpoint) -> dict[str, Path]:
 
 
 def is_local(checkpoint: Checkpoint) -> bool:
-    """Tell whether all that a checkpoint is made of is on this machine."""
+    """Return whether all that a checkpoint is made of is on this machine."""
     try:
         local_scopes(checkpoint)
     except CheckpointError:
@@ -207,7 +207,7 @@ def _pull(source: Source, on_bytes: OnBytes) -> Scope:
 
 
 def _is_whole(checkpoint: Checkpoint, source: Source, on_bytes: OnBytes) -> bool:
-    """Tell whether all of a source is here, at a commit that it is pinned at."""
+    """Return whether all of a source is here, at a commit that it is pinned at."""
     if not _COMMIT.fullmatch(source.revision or ""):
         return False
     try:
@@ -266,7 +266,7 @@ def _unreachable(place: str, error: Exception) -> str:
 
 
 def _is_announced(path: Path, file: FileRecord) -> bool:
-    """Tell whether a file has the digest by which the hub's cache names its blob."""
+    """Return whether a file has the digest by which the hub's cache names its blob."""
     name = path.resolve().name
     if len(name) == _SHA256_DIGITS:
         return name == file.sha256

@@ -54,7 +54,7 @@ class Layout:
 
 
 def read_layout(folder: Path, where: str) -> Layout:
-    """Tell a checkpoint's kind from its configs, and that nothing in it is foreign.
+    """Return a checkpoint's kind from its configs, and check that all its parts are known.
 
     `where` is what errors call it. Raises CheckpointError, by name, for a component or class that
     is not supported, and for code of its own.
@@ -129,7 +129,7 @@ def check_scheduler(where: str, name: str, *, is_joined: bool) -> None:
 
 
 def read_index(folder: Path, where: str) -> dict[str, Any]:
-    """Read `model_index.json`. Raises CheckpointError for a component that nobody here knows."""
+    """Read `model_index.json`. Raises CheckpointError for an unknown component."""
     index = read_json(folder / "model_index.json")
     known = {*SUPPORTED, "scheduler", *_LEFT_ALONE}
     for name, entry in index.items():

@@ -80,7 +80,7 @@ class Scope:
         return cls(path.parent, (path.name,), path.with_name(f"{path.name}.{NAME}"))
 
     def holds(self, path: str) -> bool:
-        """Tell whether a path is in the scope; what is hidden never is."""
+        """Return whether a path is in the scope; what is hidden never is."""
         is_hidden = any(part.startswith(".") for part in path.split("/"))
         return not is_hidden and any(fnmatchcase(path, pattern) for pattern in self.patterns)
 
@@ -99,7 +99,7 @@ class Scope:
             raise CheckpointError(f"{self.manifest} is no manifest: record it anew") from error
 
     def can_write(self) -> bool:
-        """Tell whether a manifest can be put here."""
+        """Return whether a manifest can be put here."""
         return os.access(self.manifest.parent, os.W_OK)
 
     def write(self, manifest: Manifest) -> None:

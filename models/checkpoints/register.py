@@ -33,7 +33,7 @@ _WRITTEN = ("title", "source", "revision", "licence", "lora", "tiny")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint that could be loaded, as far as can be told without its weights."""
+    """A checkpoint that could be loaded, as far as its configs show."""
 
     source: str
     revision: str | None

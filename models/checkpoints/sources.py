@@ -27,7 +27,7 @@ class Source:
 
     @property
     def on_hub(self) -> bool:
-        """Tell whether it comes from the hub."""
+        """Return whether it comes from the hub."""
         return self.revision is not None
 
     @property
@@ -59,7 +59,7 @@ def sources_of(checkpoint: Checkpoint) -> list[Source]:
 
 
 def is_bundled(source: Source) -> bool:
-    """Tell whether a source comes with the package."""
+    """Return whether a source comes with the package."""
     return source.place == BUNDLED
 
 

@@ -50,7 +50,7 @@ def deal(function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]
 
     threads = _threads(len(shares), num_cores // len(shares))
     runs = [threads.submit(run, share) for share in shares]
-    wait(runs)  # also where one has failed: nobody may run on what is changed next
+    wait(runs)  # also after a failure: the inputs change next
     return torch.cat([done.result() for done in runs])
 
 

@@ -1,4 +1,4 @@
-"""Which device and dtype a checkpoint runs in when nobody says."""
+"""The default device, dtype and batch of a checkpoint."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pick_dtype(name: str, device: str) -> torch.dtype:
 
 
 def default_batch(device: str) -> int:
-    """Return how many rows of 512 x 512 share a forward when nobody says.
+    """Return how many rows of 512 x 512 share a forward by default.
 
     On a CPU a row for each of torch's threads, since each then has a row to
     itself (models.runtime.cpu_parallel).
@@ -60,12 +60,12 @@ def default_batch(device: str) -> int:
 
 
 def has_bf16_matrix_units() -> bool:
-    """Tell whether this processor multiplies bfloat16 matrices; False where it does not say."""
+    """Return whether this processor multiplies bfloat16 matrices; False where it does not say."""
     return _BF16_MATRIX_FLAG in _cpu_flags()
 
 
 def has_bf16_products() -> bool:
-    """Tell whether this processor multiplies bfloat16 natively, matrices or vectors."""
+    """Return whether this processor multiplies bfloat16 natively, matrices or vectors."""
     return not _cpu_flags().isdisjoint((_BF16_MATRIX_FLAG, _BF16_VECTOR_FLAG))
 
 

@@ -2,7 +2,7 @@
 
 A bucket is a number of rows that is made ready beforehand. Fewer rows are padded to the next one,
 since a captured graph has its sizes for good. Until a shape is warm it runs eager, with equal
-results: nobody waits for a compile.
+results: no request waits for a compile.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Moment(Protocol):
     """A place in the order of what a device does."""
 
     def has_come(self) -> bool:
-        """Tell whether the device has done all that was asked of it before."""
+        """Return whether the device has done all that was asked of it before."""
         ...
 
     def wait(self) -> None:
@@ -50,7 +50,7 @@ def to_device(
     The host's values are read at once, and may be changed afterwards.
     """
     if device.type == "cuda" and tensor.device.type == "cpu" and tensor.numel():
-        # torch keeps the pinned memory until the copy is done, though nobody here does.
+        # torch keeps the pinned memory until the copy is done; this code does not.
         tensor = tensor.contiguous().pin_memory().to(device, non_blocking=True)
     return tensor.to(device, dtype)
 

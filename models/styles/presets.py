@@ -72,7 +72,7 @@ class Style(StyleRow):
         return self.prompt.replace(_SLOT, prompt)
 
     def fault(self, field: str, sentence: str) -> CheckpointError:
-        """Return an error that tells the operator where the field stands, and what is wrong."""
+        """Return an error that names the field, its line and the fault."""
         return CheckpointError(f"{self.places.get(field, self.name)}: {sentence}")
 
 
@@ -96,7 +96,7 @@ def load_styles(own: str = "") -> Mapping[str, Style]:
 def _parse(text: str, path: Path) -> dict[str, Style]:
     try:
         rows = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:  # which tells the line
+    except tomllib.TOMLDecodeError as error:  # its text names the line
         raise CheckpointError(f"{path.name}: {error}") from error
     return {name: _to_style(name, row, text, path) for name, row in rows.items()}
 

@@ -182,7 +182,7 @@ def bench(  # noqa: PLR0917 - as above
     *,
     mixed: Annotated[bool, typer.Option("--mixed", help="Mix steps, strength, sizes, ...")] = False,
 ) -> None:
-    """Load a server, ours or another of the same API, and tell latency and throughput."""
+    """Load a server of this API and print its latency and throughput."""
     from service.loadgen.command import bench as run_bench  # noqa: PLC0415
     from service.loadgen.loops import Load, Target  # noqa: PLC0415
     from service.loadgen.workload import Trace  # noqa: PLC0415

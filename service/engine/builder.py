@@ -62,7 +62,7 @@ def load_pipelines(settings: EngineSettings) -> dict[str, Pipeline]:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # where events and graphs are made when nobody says
+        torch.cuda.set_device(device)  # the default for events and graphs
     pipelines = {}
     models = settings.models or (settings.model,)
     found = list(find_checkpoints(models, settings.catalog).values())

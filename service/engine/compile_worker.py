@@ -1,4 +1,4 @@
-"""The compiler process: fills the folder of packages for the shapes that it is told, then ends.
+"""The compiler process: makes the missing packages for the given shapes, then ends.
 
 Started by an engine as `python -m service.engine.compile_worker`, or by `instant-refine warm`. It
 loads the checkpoint itself, so it shares nothing with the process that serves. It ends with that
@@ -58,7 +58,7 @@ def compile_shapes(settings: EngineSettings, shapes: Sequence[Shape]) -> int:
     missing = {path: given for path, given in wanted.items() if not path.exists()}
     num_failed = 0
     console = Console(stderr=True)
-    # Where somebody waits for it; `background` compiles below the lines of a service's log.
+    # With `full` an operator waits; `background` compiles below the lines of a service's log.
     has_bar = settings.compile == "full" and console.is_terminal
     each = track(missing.items(), "compiling", console=console, disable=not has_bar)
     for number, (path, (module, inputs)) in enumerate(each, start=1):

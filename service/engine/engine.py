@@ -108,7 +108,7 @@ class Engine:
         return {name: self.warming.warm_rows(one) for name, one in self.pipelines.items()}
 
     def has_work(self) -> bool:
-        """Tell whether `step` would do anything."""
+        """Return whether `step` would do anything."""
         return bool(self._states.outcomes or self._flights) or self._scheduler.has_work()
 
     def add(self, job: Job) -> None:
@@ -148,7 +148,7 @@ class Engine:
         return self._states.take_outcomes()
 
     def _land(self, flight: Flight) -> None:
-        """Look at what the device has done: times first, which the outcomes tell."""
+        """Collect what the device has finished: times first, since outcomes report them."""
         for span in flight.spans:
             self._states.charge(span.rows, span.stage, span.end.ms_since(span.start))
         self._states.report_progress(flight.stepped)

@@ -71,14 +71,14 @@ def caught(work: Callable[[], object]) -> Fault | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether less at once could succeed."""
+    """Return whether less at once could succeed."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and _mentions(error, _NO_MEMORY)
 
 
 def is_sticky(error: Exception) -> bool:
-    """Tell whether the device is sick."""
+    """Return whether the device is sick."""
     if isinstance(error, SickDevice):
         return True
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):

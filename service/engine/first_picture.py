@@ -1,4 +1,4 @@
-"""The first picture of an engine, made for nobody."""
+"""A first image, to warm an engine up before it serves."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 What a step has put before the device is a flight. It arrives when the device has done all of it,
 and only then are its times, its progress and its pictures looked at: nothing of a step waits for
-the device. One flight at most is left on its way, so that whoever joins or leaves between two
+the device. One flight at most is left on its way, so a row that joins or leaves between two
 steps waits for no more than the one that runs.
 """
 

@@ -81,7 +81,7 @@ class States:
         return outcomes
 
     def report_progress(self, rows: Sequence[Row]) -> None:
-        """Tell one more step of rows to those who ask."""
+        """Report one more step to jobs that asked for progress."""
         for row in self.each_alive(rows):
             if row.job.reports_progress:
                 self[row].num_steps_done += 1

@@ -7,7 +7,7 @@ prompt and seed may all differ.
 Callers have equal shares, see `Shares`: at free slots, and at each step, for which the caller with
 the least work done decides the key. Slots beyond the batch are for callers who have no row in any,
 so that a flood of one leaves the next a slot at once. The jobs of one caller take turns at free
-slots, a row each, so that the tiles of a large one hold nobody up for longer than a row.
+slots, a row each, so the tiles of a large job delay another caller by one row at most.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Entry:
 
 
 class Scheduler:
-    """Callers take turns, and the rows of whoever is next decide the step; whoever fits joins it.
+    """Callers take turns, and the next caller's rows decide the step; every row that fits joins it.
 
     `max_batch` rows of the UNet at 512 x 512 at most share a forward, fewer of a larger shape;
     `max_waiting` jobs at most wait.
@@ -183,7 +183,7 @@ class Scheduler:
         return leaving
 
     def can_go_on(self) -> bool:
-        """Tell whether the next step would admit, run or retire any row."""
+        """Return whether the next step would admit, run or retire any row."""
         waits = bool(self._turns and self.free_slots)
         return waits or any(not row.is_leaving for row in self._rows.values())
 
@@ -233,7 +233,7 @@ class Scheduler:
         return row
 
     def _next_rows(self) -> list[Row]:
-        """Take the unfinished row with the least start, and whoever of its key comes next."""
+        """Take the unfinished row with the least start, and the next rows of its key."""
         unfinished = [row for row in self._rows.values() if not row.is_done]
         # Of rows that start equal the newest first: a newcomer goes before who has had their turn.
         newest_first = unfinished[::-1]

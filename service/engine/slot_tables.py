@@ -97,7 +97,7 @@ class SlotTable:
                 getattr(self.conditioning, name)[slot].copy_(part)
 
     def poison(self, slot: int) -> None:
-        """Fill a freed slot with NaN, so that whoever read what they did not write would show."""
+        """Fill a freed slot with NaN, so a read of an unwritten slot shows."""
         own = (self.latents, self.clean, self.mask, self.noise, self.coefficients)
         shared = [part for part in vars(self.conditioning).values() if part is not None]
         for tensor in (*own, *shared):

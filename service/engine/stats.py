@@ -73,7 +73,7 @@ class Pace:
 
     @contextmanager
     def adoption(self) -> Iterator[None]:
-        """Measure what goes on between two steps, where compiled forwards are taken up."""
+        """Measure the time between two steps, in which compiled forwards are installed."""
         self._adopting = self._clock()
         try:
             yield

@@ -1,7 +1,7 @@
 """Making forwards ready for the shapes that are served: compiled by another process, then captured.
 
 Compiling takes minutes. A process of its own does it, and leaves packages in a folder that outlives
-both; here they are loaded, held against eager, and captured as CUDA graphs where there is CUDA,
+both; here they are loaded, compared with eager, and captured as CUDA graphs where there is CUDA,
 one at a time between two steps. Until then, and where that fails, a shape runs eager.
 """
 
@@ -221,7 +221,7 @@ class Compiler:
             sys.executable, "-P", "-m", "service.engine.compile_worker",
             f"--settings={settings.model_dump_json()}", f"--shapes={json.dumps(shapes)}",
         ]  # fmt: skip
-        # Nothing is ever written: that the pipe closes, tells it that nobody waits any more.
+        # Nothing is ever written. The closing of the pipe ends the process.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
             command, env={**os.environ, **SEALED}, stdin=subprocess.PIPE
         )

@@ -131,7 +131,7 @@ class Worker:
             self._inbox.put(None)
             if self._phase == "serving":
                 time.sleep(ORPHAN_S)
-            os._exit(0)  # nobody waits for what the main thread still does
+            os._exit(0)  # the front has gone: the running work is of no use
 
     def _beat(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""Who may still wait: bounded queues, and an estimate of the wait held against the deadline.
+"""Admission: bounded queues, and the estimated wait compared with the deadline.
 
 Refusing at once is kinder than a timeout later. Knows no clock: `now`, in seconds, is an argument.
 Work is counted as in `GenerationParams.work`.

@@ -20,7 +20,7 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class EngineHealth:
-    """What is known of the engine: `phase` as its last heartbeat told, `message` why it failed.
+    """The state of an engine: `phase` of its last heartbeat, `message` why it failed.
 
     `members` are the engines behind it, where there are several. `ends` counts engines that ended
     unasked, by reason; where they do so over and over, it `is_crash_looping`.

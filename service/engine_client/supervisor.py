@@ -1,8 +1,8 @@
 """The life of one engine process: start it, watch it, end it where it hangs, start the next one.
 
-Whether it lives is judged by what it tells: a heartbeat from a thread of its own, with its phase
-and how long the running step has taken. A long load is no hang, since its phase is told; to compile
-may take hours, and the compiler's end is awaited there.
+A heartbeat from a separate thread shows that it lives, its phase and how long the running step has
+taken. The phase distinguishes a long load from a hang. Compiling may take hours; the supervisor
+waits for the compiler's end.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Supervisor:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
-            return  # the loop is closed: nobody is left to tell
+            return  # the loop is closed: nothing listens
 
     def _hear(self, process: EngineProcess, message: Message) -> None:
         if process is not self._process or self._reason:

@@ -80,7 +80,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Refined:
-    """What came of a request: its pictures as files, and the job that tells of them."""
+    """The result of a request: its pictures as files, and their job for the response."""
 
     pictures: list[bytes]
     format: Format
@@ -140,7 +140,7 @@ async def _generate(
     """Make the job's pictures. One that is lost with its engine runs once more on the next one.
 
     The seed is decided by now, so the picture is the same. Where the next engine will not be there
-    before the deadline the loss is told at once.
+    before the deadline the error is raised at once.
     """
 
     def remaining_s() -> float:

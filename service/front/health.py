@@ -11,7 +11,7 @@ from service.front.state import Front
 
 @dataclass(frozen=True)
 class Health:
-    """What callers are told of the front and its engine; `pending` counts jobs in the engine."""
+    """The state of the front and its engine for callers; `pending` counts jobs in the engine."""
 
     ready: bool
     state: str

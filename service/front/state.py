@@ -122,7 +122,7 @@ def current_task() -> asyncio.Task[Any]:
 
 
 def about_to_end() -> Draining:
-    """Return what callers are told while the service drains."""
+    """Return the error for callers while the service drains."""
     return Draining(
         "the service is about to end, try another one", retry_after_s=_DRAIN_RETRY_AFTER_S
     )

@@ -1,4 +1,4 @@
-"""`instant-refine bench`: run a load with a progress bar, and tell what it came to."""
+"""`instant-refine bench`: run a load with a progress bar, and print the results."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class GenerationParams:
     `width` pixels: `seeds` holds a seed for each, and `origins` where each lies in the job's
     picture, which is larger than a row when the rows are tiles. `model` names a checkpoint that
     the engine has loaded, `style` the LoRA that it may have for it. `negative_prompt` is None
-    where the request had none, which a checkpoint may tell from an empty one.
+    where the request had none, which some checkpoints treat unlike an empty one.
     """
 
     prompt: str

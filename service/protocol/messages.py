@@ -21,7 +21,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Abort:
-    """Front to engine: nobody waits for this job any more."""
+    """Front to engine: drop this job; its caller has gone."""
 
     job_id: str
 

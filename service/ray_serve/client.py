@@ -31,7 +31,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Seen:
-    """What the cluster tells: the engines that serve, and why they could not be started."""
+    """The state of the cluster: the engines that serve, and why they could not be started."""
 
     num_serving: int
     failure: str = ""
@@ -41,11 +41,11 @@ class Engines(Protocol):
     """Engines on a cluster, as many as it runs."""
 
     async def look(self) -> Seen:
-        """Tell how they are. Raises ConnectionError while the cluster does not answer."""
+        """Return their state. Raises ConnectionError while the cluster does not answer."""
         ...
 
     async def ready(self) -> Ready:
-        """Return what an engine has told when it was ready. Raises ConnectionError."""
+        """Return the `Ready` message of an engine. Raises ConnectionError."""
         ...
 
     async def generate(
@@ -147,7 +147,7 @@ class RayEngineClient:
         self._admission.check(caller=caller, timeout_s=timeout_s, work=work, max_batch=num_slots)
 
     async def _watch(self) -> None:
-        """Keep the state up to date with what the cluster tells."""
+        """Keep the state up to date with the cluster."""
         try:
             self._engines = await asyncio.to_thread(self._connect)
         except Exception as error:  # noqa: BLE001 - whatever it is, no engine will ever serve

@@ -57,11 +57,11 @@ class EngineReplica:
         self._watch = asyncio.create_task(self._end_with_the_engine())
 
     async def ready(self) -> Ready:
-        """Return what the engine told when it was ready."""
+        """Return the `Ready` message of the engine."""
         return self._ready
 
     async def check_health(self) -> None:
-        """Tell Ray whether the engine serves; its heartbeat is watched by the client."""
+        """Report to Ray whether the engine serves; its heartbeat is watched by the client."""
         if self._client.health.state != "serving":
             raise RuntimeError("the engine does not serve")
 
@@ -83,4 +83,4 @@ class EngineReplica:
 
     async def _end_with_the_engine(self) -> None:
         await self._client.wait_until("restarting", "failed")
-        os._exit(EXIT_ENGINE_ENDED)  # whoever waits for it is told that the replica has died
+        os._exit(EXIT_ENGINE_ENDED)  # callers get an error: the replica has died

@@ -38,7 +38,7 @@ class Turns:
         return len(self._waiting)
 
     async def take(self, caller: str, *, is_large: bool = False) -> Turn:
-        """Wait for a turn, which is to be given back. Whoever is cancelled has none."""
+        """Wait for a turn; give it back afterwards. A cancelled call holds none."""
         turn = Turn(caller, is_large)
         self._shares.enter(caller)
         self._waiting.append(turn)

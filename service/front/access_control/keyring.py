@@ -42,7 +42,7 @@ class Caller:
 
 
 ANYBODY: Final = Caller("anybody")
-"""The caller where nobody needs a key: without limits of its own."""
+"""The caller of a service without keys. It has no limits."""
 
 
 class KeyRing:
@@ -50,7 +50,7 @@ class KeyRing:
 
     Without either the service is open. The file is looked at again when a second has passed, so
     that a key holds or ends as soon as its line stands or is gone. A file that is broken later on
-    leaves the keys as they were, and is told in the log. Used from the event loop alone.
+    leaves the keys as they were, and is logged. Used from the event loop alone.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class KeyRing:
         return len(self._callers)
 
     def identify(self, presented: str, *, peer: str = "") -> Caller:
-        """Return whom a key belongs to; ANYBODY where nobody needs one.
+        """Return whom a key belongs to; ANYBODY for a service without keys.
 
         Raises AccessDenied for a key that is unknown, and RateLimited instead when too many such
         came from `peer`, an address. A known key is taken whatever came before it.
@@ -112,7 +112,7 @@ class KeyRing:
         return self.identify(key.strip() if scheme.lower() == "bearer" else "", peer=peer)
 
     def still_holds(self, caller: Caller) -> bool:
-        """Tell whether the key that a caller came with is still one: for what stays connected."""
+        """Return whether the key that a caller came with is still one: for what stays connected."""
         self._look()
         return caller is ANYBODY or any(caller.digest == known.digest for known in self._callers)
 
@@ -153,7 +153,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address to listen on."""
+    """Return whether only this machine can reach an address to listen on."""
     if host == "localhost":
         return True
     try:

@@ -20,7 +20,7 @@ class _Ticket(Generic[Holder]):
 
 
 class TicketBox(Generic[Holder]):
-    """The tickets that are out. A holder of more than 16 loses the oldest, and nobody else does."""
+    """The tickets that are out. A holder of more than 16 loses its own oldest."""
 
     def __init__(self) -> None:
         self._tickets: dict[bytes, _Ticket[Holder]] = {}
@@ -47,5 +47,5 @@ class TicketBox(Generic[Holder]):
 
 
 def _digest(text: str) -> bytes:
-    # Looked up by its digest, so that the time of the look-up tells nothing of a ticket.
+    # Looked up by its digest, so the time of the look-up reveals nothing of a ticket.
     return hashlib.sha256(text.encode("utf-8", "replace")).digest()

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import AccessDenied, MethodNotAllowed, NotFound, RefineError
 
 _CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a caller who went; nobody reads it but the log."""
+"""nginx's status for a client that disconnected; only the log has it."""
 
 _log = structlog.get_logger(__name__)
 

@@ -16,7 +16,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class HostGuard:
-    """ASGI middleware that refuses foreign hosts where nobody needs a key."""
+    """ASGI middleware of a service without keys: refuses foreign hosts."""
 
     def __init__(self, app: ASGIApp, *, allowed: frozenset[str], is_open: bool) -> None:
         self._app = app

@@ -12,7 +12,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def check_origin(headers: Headers, allowed: frozenset[str]) -> None:
-    """Let pass whoever sends no Origin (no browser), this service's own, or one that is allowed.
+    """Accept no Origin (no browser), this service's own, or an allowed one.
 
     Raises OriginRefused, for `null` too, which sandboxed frames and local files send.
     """

@@ -63,7 +63,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.access_log = False  # uvicorn's tells each path with its query, where keys may stand
+        self.access_log = False  # uvicorn's has each path with its query, which may hold a key
         self._refusal: BadRequest | None = None
         self._head_bytes = 0
         self._has_begun = False
@@ -125,7 +125,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._sending = self.loop.call_later(self.send_s, self._abort)
 
     def _abort(self) -> None:
-        """Close at once, and let go of what nobody read.
+        """Close at once, and drop the unread bytes.
 
         Without the option the kernel keeps what it took for the peer, megabytes, and the peer never
         hears that the connection has gone.
@@ -137,7 +137,7 @@ class GuardedHttp(HttpToolsProtocol):
     # The answer.
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # uvicorn tells the end of the connection only to the request that came last: one that
+        # uvicorn reports the end of the connection only to the request that came last: one that
         # is being answered while others wait behind it would write on, into an error.
         self._running = cycle
         super()._start_asgi_task(cycle, app)
@@ -210,7 +210,7 @@ class GuardedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _is_free(self) -> bool:
-        """Tell whether nothing has been answered yet to a request that is not wholly answered."""
+        """Return whether nothing has been answered yet to a request that is not wholly answered."""
         return self.cycle is None or self.cycle.response_complete or not self.cycle.response_started
 
     # Time.
@@ -240,7 +240,7 @@ class GuardedHttp(HttpToolsProtocol):
             self._refuse(RequestTooSlow("the request did not arrive in time"))
 
     def _is_past(self) -> bool:
-        """Tell whether the request whose body still comes has been answered."""
+        """Return whether the request whose body still comes has been answered."""
         return not self._is_in_head and self.cycle.response_complete
 
 

@@ -22,7 +22,7 @@ _LAST_WORDS_S = 2.0
 _TRY_AGAIN_LATER = 1013
 
 _log = logging.getLogger("service.front.http.websocket_protocol")
-_log.setLevel(logging.WARNING)  # uvicorn tells each path with its query, where keys may stand
+_log.setLevel(logging.WARNING)  # uvicorn logs each path with its query, which may hold a key
 
 
 class WatchedWebSocket(WebSocketsSansIOProtocol):

@@ -228,7 +228,7 @@ def _load(
         raise
     except MalformedError as malformed:
         raise ImageInvalid(f"{field} {malformed}", path=path) from None
-    except Exception:  # noqa: BLE001 - codecs raise anything, and their texts tell of our memory
+    except Exception:  # noqa: BLE001 - codecs raise anything, and their texts show our memory
         sentence = f"{field} is broken: it does not decode as the picture it begins as"
         raise ImageInvalid(sentence, path=path) from None
 
@@ -243,7 +243,7 @@ def _check_size(height: int, width: int, path: str, limits: ImageLimits) -> None
 
 
 def _is_large(file_format: Format, num_pixels: int, container: Container) -> bool:
-    """Tell whether decoding takes so much memory that it must not happen twice at once."""
+    """Return whether decoding takes so much memory that it must not happen twice at once."""
     # Measured at 4096 x 4096, per pixel: the picture itself takes 4, coefficients 6, a WebP's
     # canvases 12, and the copy that weighs colour by transparency in a PNG 4.
     jpeg_bytes = 10 if container.is_progressive else 4

@@ -34,7 +34,7 @@ def read_mask(text: str, *, like: str | bytes, height: int, width: int, path: st
 
 
 def looks_inverted(mask: Pixels) -> bool:
-    """Tell whether a mask [H, W] is likelier black on white: mostly white, and all around."""
+    """Return whether a mask [H, W] is likelier black on white: mostly white, and all around."""
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     is_mixed = bool((mask == 0).any())
     return is_mixed and bool((border == WHITE).all()) and float(mask.mean()) > WHITE / 2

@@ -22,7 +22,7 @@ _ASKED_ABOUT: Final = "private, no-cache"
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A file of a few kilobytes, and the tag by which its content is told from another."""
+    """A file of a few kilobytes, and a tag of its content."""
 
     content: bytes
     media_type: str

@@ -104,7 +104,7 @@ def _caller_of(hello: Hello, front: Front, peer: str) -> Caller:
 
 
 async def _close(websocket: WebSocket, closing: Closing) -> int:
-    """Tell why, and close. The reason of the code itself is short, and browsers often drop it."""
+    """Send the reason, and close. The reason of a close frame is short; browsers often drop it."""
     content = {"type": "error", **error_content(closing.reason)}
     reason = closing.reason.message.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
     with suppress(WebSocketDisconnect):

@@ -1,7 +1,7 @@
 """Which frame of a painter runs and which one waits. Knows no socket, no clock and no engine.
 
 One frame runs and one waits. A newer frame takes the place of the one that waits; the one that
-runs is never given up for it, or somebody who keeps drawing would see no picture at all.
+runs is never dropped for it: else a user who keeps drawing would see no picture.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Session:
         self._last_id = frame_id
 
     def offer(self, frame: Frame) -> Replaced | None:
-        """Let a frame wait; tell which one it replaced."""
+        """Let a frame wait; return the one it replaced."""
         replaced, self.waiting = self.waiting, frame
         return None if replaced is None else Replaced(replaced.id, by=frame.id)
 
@@ -55,7 +55,7 @@ class Session:
         self.running = None
 
     def defer(self) -> Replaced | None:
-        """Let the running frame wait again; tell so where a newer one waits and replaces it."""
+        """Let the running frame wait again; or return that a newer one replaces it."""
         if self.running is None:
             raise RuntimeError("no frame runs")
         deferred, self.running = self.running, None

@@ -49,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Closing(Exception):
-    """The socket is to be closed with a code, after the reason has been told."""
+    """The socket is to be closed with a code, after its reason was sent."""
 
     def __init__(self, code: int, reason: RefineError) -> None:
         super().__init__(reason.message)
@@ -58,7 +58,7 @@ class Closing(Exception):
 
 
 class Painter:
-    """Whoever draws at the other end of a socket.
+    """The session of one socket.
 
     `caller` is whose key it is; `counts` are of the messages sent, for the log.
     """
@@ -159,7 +159,7 @@ class Painter:
             self._offered.clear()
 
     async def _is_taken(self, frame: Frame) -> bool:
-        """Tell whether it makes sense to let a frame run now; if not, a moment has passed.
+        """Return whether it makes sense to let a frame run now; if not, a moment has passed.
 
         While the engine takes nothing a frame waits, where a newer one can take its place.
         """
@@ -249,7 +249,7 @@ class Painter:
     def _is_repeated(self, frame: Frame) -> bool:
         return self._last is not None and frame.question == self._last[0] != b""
 
-    # What is told.
+    # Messages to the client.
 
     async def _watch(self) -> None:
         told = self._status()

@@ -21,10 +21,9 @@ _RETRY_AFTER_S = "5"
 
 @router.get("/health/live")
 async def live(request: Request) -> Response:
-    """Tell that the front answers, and that starting engines anew helps where they end.
+    """Return 200 while the front answers and its engines do not end over and over.
 
-    503 when they end over and over: whoever started the service should start it anew. Whether
-    pictures can be made now is for `/health/ready`.
+    503 when they do: restart the service. `/health/ready` says whether it can make pictures now.
     """
     is_live = not front_of(request).client.health.is_crash_looping
     return json_response(json.dumps({"live": is_live}).encode(), 200 if is_live else 503)
@@ -32,7 +31,7 @@ async def live(request: Request) -> Response:
 
 @router.get("/health/ready", responses={503: {"description": "Not ready, and why"}})
 async def ready(request: Request) -> Response:
-    """Tell whether a picture can be made now, and if not, why not."""
+    """Return whether a picture can be made now, and if not, why not."""
     front = front_of(request)
     health = health_of(front)
     engine = front.client.health

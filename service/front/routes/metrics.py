@@ -16,7 +16,7 @@ def metrics_router(*, is_open: bool) -> APIRouter:
 
     @metrics_router.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
-        """Tell Prometheus what was counted."""
+        """Return all metrics in the text format of Prometheus."""
         content = generate_latest(front_of(request).metrics.registry)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 

@@ -29,7 +29,7 @@ class Fit(BaseModel):
 
 
 class ListedStyle(Fit):
-    """A style as it is told, but not where its files lie on this machine."""
+    """A style as listed; paths of this machine are left out."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""What was asked for and not done as asked: told to the caller, never passed over in silence."""
+"""`adjustments`: every field that was clamped, mapped or ignored, with the reason."""
 
 from __future__ import annotations
 

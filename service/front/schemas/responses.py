@@ -81,7 +81,7 @@ class RefineResponse(BaseModel):
 
     @classmethod
     def of(cls, job: LcmGenerationJob, image_data_urls: list[str]) -> Self:
-        """Return the answer that tells of a job and holds its pictures."""
+        """Return the response of a job with its pictures."""
         whole = job.model_copy(update={"image_data_url": image_data_urls})
         return cls(lcm_generation_job=whole)
 
@@ -94,7 +94,7 @@ class RefineResponse(BaseModel):
 def picture_parameters(
     request: RefineRequest, params: GenerationParams, finished: Finished, index: int = 0
 ) -> dict[str, str | int | float]:
-    """Return what the picture `index` is told of its own making, in the words of the wire."""
+    """Return the parameters for the EXIF of picture `index`, in the words of the wire."""
     height, width = request.size
     negative = params.negative_prompt if finished.reads_negative_prompt else None
     return {

@@ -1,4 +1,4 @@
-"""What Prometheus is told, at `/metrics`: counted in the front, or told by the engine's heartbeat.
+"""The metrics at `/metrics`: counted in the front, or from the engine's heartbeat.
 
 Label values come from fixed sets alone: routes as they are written in the code, known methods, the
 codes of our own errors. A caller cannot make a series.
@@ -131,7 +131,7 @@ class Metrics:
 
 
 class EngineCollector(Collector):
-    """The engines' own numbers, as their last heartbeats told; counters begin anew with one."""
+    """The engines' own numbers of their last heartbeats; counters begin anew with one."""
 
     def __init__(self, health: Callable[[], EngineHealth]) -> None:
         self._health = health

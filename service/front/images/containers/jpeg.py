@@ -14,7 +14,7 @@ _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP1, _APP2, _APP13, _APP15 = 0xE1, 0xE2, 0xED, 0xEF
 # Baseline, extended and progressive Huffman coding: what browsers show. The other frames (lossless,
-# hierarchical, arithmetic) are nobody's picture and somebody's attack.
+# hierarchical, arithmetic) occur in attacks, not in photographs.
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 _OTHER_FRAMES: Final = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xDE}
 _PROGRESSIVE: Final = 0xC2
