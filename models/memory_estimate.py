@@ -24,7 +24,7 @@ LARGEST_SIDE = 1024
 """Pixels on a side of the largest picture that is decoded; an upscale has tiles of 512."""
 
 _COPIES_BEFORE, _COPIES_OWN = 3.5, 5.5
-"""Measured with torch's allocator for decoders of 32 to 512 channels: 3.0 and 5.0; plus a margin."""
+"""Measured with torch's allocator for decoders of 32 to 512 channels: 3.0 and 5.0; plus margin."""
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _FP32_BYTES = 4
