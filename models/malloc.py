@@ -49,7 +49,7 @@ def bound_malloc(mapped_bytes: int) -> None:
     )
 
 
-def hold_memory() -> None:
+def disable_mmap() -> None:
     """Use one arena, map nothing, and keep what is freed until it is given back.
 
     A mapped buffer's pages are faulted in anew each time, 4 KiB by 4 KiB. The same holds of it as
@@ -72,7 +72,7 @@ def _set_malloc(options: Mapping[str, tuple[int, int]]) -> None:
             mallopt(option, value)
 
 
-def keep_tidy() -> None:
+def start_gc_thread() -> None:
     """Leave what is there by now out of all collections of garbage, and make one every minute."""
     gc.collect()
     gc.freeze()

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 
-class Shares:
+class StartTimeFairQueue:
     """The work done for each caller, in any unit, while they have jobs here."""
 
     def __init__(self) -> None:

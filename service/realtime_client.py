@@ -1,6 +1,6 @@
 """A Python client of `/v1/realtime`: draw, and watch. docs/realtime.md has the protocol.
 
-    async with LiveClient("http://127.0.0.1:8000", key="...") as live:
+    async with RealtimeClient("http://127.0.0.1:8000", key="...") as live:
         live.send(jpeg, prompt="a boat", seed=7)
         async for answer in live:
             print(answer.kind, answer.id, len(answer.files))
@@ -38,7 +38,7 @@ class _Frame(NamedTuple):
     fields: dict[str, Any]
 
 
-class LiveClient:
+class RealtimeClient:
     """One painter. Iterating yields answers, and raises what connecting again would not mend.
 
     `status` holds the last status message; it is empty without a connection.

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from service.realtime_client import Answer, LiveClient
+from service.realtime_client import Answer, RealtimeClient
 from tests.support.fakes import FakeEngineClient
 from tests.support.servers import KEY, running_server
 from tests.support.sockets import PICTURE
@@ -18,7 +18,7 @@ from tests.support.sockets import PICTURE
 WAIT_S = 30
 
 
-async def until_answered(live: LiveClient, frame_id: int) -> list[Answer]:
+async def until_answered(live: RealtimeClient, frame_id: int) -> list[Answer]:
     """Collect answers up to the one of a frame."""
     answers: list[Answer] = []
     async with asyncio.timeout(WAIT_S):
@@ -33,7 +33,7 @@ def test_a_burst_ends_in_the_picture_of_its_last_frame() -> None:
     """Every frame gets one answer, results rise, and the last frame is a result."""
 
     async def draw(url: str) -> None:
-        async with LiveClient(url, key=KEY) as live:
+        async with RealtimeClient(url, key=KEY) as live:
             ids = [live.send(PICTURE, prompt="a boat", seed=seed) for seed in range(30)]
             answers = await until_answered(live, ids[-1])
             results = [answer.id for answer in answers if answer.kind == "result"]
@@ -51,10 +51,10 @@ def test_a_refusal_is_an_answer_and_a_wrong_key_is_raised() -> None:
     """What is wrong with a frame costs that frame; what is wrong with the key ends it."""
 
     async def draw(url: str) -> None:
-        async with LiveClient(url, key=KEY) as live:
+        async with RealtimeClient(url, key=KEY) as live:
             [answer] = await until_answered(live, live.send(PICTURE, prompt="a boat", steps=99))
             assert (answer.kind, answer.content["path"]) == ("error", "$.steps")
-        async with LiveClient(url, key="wrong") as live:
+        async with RealtimeClient(url, key="wrong") as live:
             with pytest.raises(ConnectionClosed) as closed:
                 await until_answered(live, 1)
             assert closed.value.rcvd is not None
@@ -68,7 +68,7 @@ def test_the_newest_frame_survives_a_restart_of_the_service() -> None:
     """The server ends in the middle of a frame; the next one on its port answers the newest."""
 
     async def draw(url: str, engine: FakeEngineClient, ended: threading.Event) -> list[Answer]:
-        async with LiveClient(url) as live:
+        async with RealtimeClient(url) as live:
             live.send(PICTURE, prompt="a boat")
             while not engine.asked:
                 await asyncio.sleep(0.05)

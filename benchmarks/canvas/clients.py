@@ -17,7 +17,7 @@ import httpx
 
 from benchmarks.canvas.drawing import Canvas, Drawing
 from service.front.images.data_url import to_data_url
-from service.realtime_client import LiveClient
+from service.realtime_client import RealtimeClient
 
 _ROUTE = "/generations-lcm"
 _COALESCE_MS = 64.0
@@ -100,7 +100,7 @@ class WebSocketClient(DrawingClient):
 
     def __init__(self, url: str, key: str | None, clock: Clock) -> None:
         super().__init__(clock)
-        self._live = LiveClient(url, key=key)
+        self._live = RealtimeClient(url, key=key)
         self._num_points: dict[int, int] = {}
 
     @property

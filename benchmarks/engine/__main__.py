@@ -18,7 +18,7 @@ from benchmarks.core.roofline import measure_roofline
 from benchmarks.core.setup import setup_of, setup_parser
 from benchmarks.engine.batch_sweep import BatchSweep
 from benchmarks.engine.ladder_run import LadderRun
-from models.malloc import hold_memory
+from models.malloc import disable_mmap
 from service.logs import configure_logging
 
 
@@ -44,5 +44,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     configure_logging("console")
-    hold_memory()  # as an engine does when it serves
+    disable_mmap()  # as an engine does when it serves
     main()

@@ -18,7 +18,7 @@ from benchmarks.core.experiment import conduct
 from benchmarks.core.setup import setup_of, setup_parser
 from benchmarks.lanes.registry import LaneFactory
 from benchmarks.peers.comparison import ConcurrentRequests, UserStream
-from models.malloc import hold_memory
+from models.malloc import disable_mmap
 from models.runtime.device import default_batch
 from service.logs import configure_logging
 
@@ -47,5 +47,5 @@ def main(words: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     configure_logging("console")
-    hold_memory()  # as an engine does when it serves
+    disable_mmap()  # as an engine does when it serves
     main()

@@ -15,7 +15,7 @@ import httpx
 from benchmarks.soak.golden_files import WHOLE
 from benchmarks.soak.hostile_bodies import GOOD, bodies, files, texts
 from service.front.images.data_url import to_data_url
-from service.realtime_client import LiveClient
+from service.realtime_client import RealtimeClient
 
 _ROUTES = ("/lcm-instant-refine", "/generations-lcm")
 _RARE_ROUTES: dict[str, dict[str, str]] = {
@@ -143,7 +143,7 @@ class MixedLoad:
 
     async def _session(self, _: httpx.AsyncClient) -> None:
         try:
-            async with asyncio.timeout(_TIMEOUT_S), LiveClient(self._url) as live:
+            async with asyncio.timeout(_TIMEOUT_S), RealtimeClient(self._url) as live:
                 for _number in range(3):
                     seed = self._rng.randrange(1000)
                     live.send(WHOLE["jpeg"], prompt="a boat", seed=seed)

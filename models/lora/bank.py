@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.errors import CheckpointError
-from models.runtime.cpu_parallel import rows_here
+from models.runtime.cpu_parallel import local_rows
 from models.runtime.transfer import to_device
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class AdaptedLayer(nn.Module):
         output: torch.Tensor = self.base(hidden)
         if not self.routing.is_active:
             return output
-        index = rows_here(self.index, hidden.shape[0])  # [B]
+        index = local_rows(self.index, hidden.shape[0])  # [B]
         down, up = self.down[index], self.up[index]  # [B, r, in, ...], [B, out, r]
         if isinstance(self.base, nn.Conv2d):
             low = self._convolve(hidden, down)  # [B, r, h * w]

@@ -54,7 +54,7 @@ def deal(function: Callable[..., torch.Tensor], inputs: tuple[torch.Tensor, ...]
     return torch.cat([done.result() for done in runs])
 
 
-def rows_here(rows: torch.Tensor, num_rows: int) -> torch.Tensor:
+def local_rows(rows: torch.Tensor, num_rows: int) -> torch.Tensor:
     """Return those of rows [most, ...] that belong to the `num_rows` rows of this thread's share.
 
     A function's rows may be a multiple of what was dealt out: guidance doubles them.

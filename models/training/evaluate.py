@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from models.malloc import hold_memory
+from models.malloc import disable_mmap
 from models.runtime.device import has_bf16_products, pick_dtype
 from models.training.evaluation.classifier import (
     WIDE,
@@ -87,7 +87,7 @@ def main() -> None:
     )
     parser.add_argument("--sheet-only", action="store_true", help="write the contact sheet alone")
     args = parser.parse_args()
-    hold_memory()
+    disable_mmap()
     cpu = torch.device("cpu")
     pipeline = load_pipeline(args.pocket, cpu, pick_dtype("auto", "cpu"))
     if not args.only:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from models.malloc import hold_memory
+from models.malloc import disable_mmap
 from models.training.export import export, folder_megabytes
 from models.training.loop.data_parallel import DataParallel, launch
 from models.training.loop.fit import Budget, TrainingRun, fit
@@ -110,7 +110,7 @@ def run_stage(stage: str, minutes: float, mixture: str, args: argparse.Namespace
 
 def main() -> None:
     args = _parse_arguments()
-    hold_memory()
+    disable_mmap()
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device != "cpu":

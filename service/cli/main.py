@@ -14,7 +14,7 @@ from rich.table import Table
 
 from models.checkpoints.catalog import find_checkpoint, find_checkpoints
 from models.errors import CheckpointError
-from models.malloc import bound_malloc, keep_tidy
+from models.malloc import bound_malloc, start_gc_thread
 from models.styles.presets import load_styles
 from service.api_keys import KeyFileError
 from service.cli.keys import app as keys_app
@@ -96,7 +96,7 @@ def serve(
     configure_logging(settings.log_format)
     _find_files(settings, pull=pull)
     server = create_server(create_app(settings, _client(settings)), settings)
-    keep_tidy()
+    start_gc_thread()
     server.run()
     if server.failure:
         _fail(server.failure)

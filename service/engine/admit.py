@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from models.pipeline import RowNoise
     from models.text_encoder import PromptEmbeds
     from service.engine.scheduler import Row
-    from service.engine.warmup import Warming
+    from service.engine.warmup import Warmup
 
 
 class Admitter(Stage):
     """Fills the slots of rows; those alike are encoded in one call."""
 
     def __init__(
-        self, shared: Shared, clock: Callable[[], float], warming: Warming | None = None
+        self, shared: Shared, clock: Callable[[], float], warming: Warmup | None = None
     ) -> None:
         super().__init__(shared)
         self._clock = clock
@@ -33,8 +33,8 @@ class Admitter(Stage):
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Fill the slots of new rows. One that cannot be encoded fails alone."""
-        for row in self._states.each_alive(rows):
-            self._states.failing_alone(row.job, partial(self._prompt, row))
+        for row in self._states.live_rows(rows):
+            self._states.run_isolated(row.job, partial(self._prompt, row))
         for batch in self._checkpoints.alike(self._states.alive(rows)):
             self._states.together(batch, self._enter)
 

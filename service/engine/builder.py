@@ -24,7 +24,7 @@ from models.runtime.forward import CUDA_BUCKETS, CudaGraphs
 from models.styles.presets import Style, load_styles
 from service.engine.engine import Engine
 from service.engine.scheduler import MAX_RETIREMENTS, Scheduler
-from service.engine.warmup import COMPILED_SIZES, Compiler, Warming
+from service.engine.warmup import COMPILED_SIZES, Compiler, Warmup
 from service.protocol.messages import Ready
 from service.settings import EngineSettings
 
@@ -177,7 +177,7 @@ def max_batch_of(settings: EngineSettings) -> int:
     return settings.max_batch or default_batch(device)
 
 
-def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> Warming | None:
+def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> Warmup | None:
     """Return what is to be made ready: the hot shapes, if anything is compiled."""
     if settings.compile == "off":
         return None
@@ -185,7 +185,7 @@ def _warming(settings: EngineSettings, pipelines: Mapping[str, Pipeline]) -> War
     is_cuda = torch.device(device).type == "cuda"
     if is_cuda and settings.tune != "off":  # before any convolution: cuDNN keeps what it chose
         torch.backends.cudnn.benchmark = True
-    warming = Warming(
+    warming = Warmup(
         folder=settings.package_dir,
         sizes=CUDA_BUCKETS if is_cuda else COMPILED_SIZES,
         max_batch=max_batch_of(settings),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from service.engine.batching import Checkpoints
-    from service.engine.in_flight import Flights
+    from service.engine.in_flight import OverlapQueue
     from service.engine.job_state import States
     from service.engine.scheduler import Scheduler
     from service.engine.slot_tables import SlotTables
@@ -21,7 +21,7 @@ class Shared:
     checkpoints: Checkpoints
     states: States
     tables: SlotTables
-    flights: Flights
+    flights: OverlapQueue
     scheduler: Scheduler
     stats: EngineStats
 

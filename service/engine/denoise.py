@@ -28,9 +28,9 @@ class Denoiser(Stage):
     def _without_those_in_fp32(self, rows: Sequence[Row]) -> list[Row]:
         """Run the rows that overflow 16 bits, each alone; return the others."""
         apart = [row for row in rows if row.index in self._states[row].rows_in_fp32]
-        for row in self._states.each_alive(apart):
-            self._states.failing_alone(row.job, partial(self._forward, [row], in_fp32=True))
-        return [row for row in self._states.each_alive(rows) if row not in apart]
+        for row in self._states.live_rows(apart):
+            self._states.run_isolated(row.job, partial(self._forward, [row], in_fp32=True))
+        return [row for row in self._states.live_rows(rows) if row not in apart]
 
     def _run(self, scheduled: Sequence[Row]) -> None:
         """Run rows together; where memory does not suffice by halves, else each alone."""

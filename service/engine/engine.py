@@ -16,7 +16,7 @@ from service.engine.batching import Checkpoints
 from service.engine.context import Shared
 from service.engine.denoise import Denoiser
 from service.engine.faults import memory_bytes
-from service.engine.in_flight import Flight, Flights
+from service.engine.in_flight import InFlightStep, OverlapQueue
 from service.engine.job_state import States
 from service.engine.retire import Retirer
 from service.engine.slot_tables import SlotTables
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from models.pipeline import Pipeline
     from models.runtime.transfer import Transfer
     from service.engine.scheduler import Scheduler
-    from service.engine.warmup import Warming
+    from service.engine.warmup import Warmup
     from service.protocol.jobs import Job, Outcome, Progress
 
 
@@ -45,7 +45,7 @@ class Engine:
         scheduler: Scheduler,
         clock: Callable[[], float] = time.monotonic,
         *,
-        warming: Warming | None = None,
+        warming: Warmup | None = None,
         transfer: Transfer | None = None,
         poisons_freed_slots: bool = False,
     ) -> None:
@@ -60,7 +60,7 @@ class Engine:
         self._checkpoints = Checkpoints(pipelines, scheduler.most_rows)
         self._tables = SlotTables(scheduler.num_slots)
         self._states = States(scheduler, self.stats, device, clock)
-        self._flights = Flights(transfer or transfer_of(device))
+        self._flights = OverlapQueue(transfer or transfer_of(device))
         shared = Shared(
             self._checkpoints, self._states, self._tables, self._flights, scheduler, self.stats
         )
@@ -147,7 +147,7 @@ class Engine:
                 self._tables.poison(self._scheduler.free_slots)
         return self._states.take_outcomes()
 
-    def _land(self, flight: Flight) -> None:
+    def _land(self, flight: InFlightStep) -> None:
         """Collect what the device has finished: times first, since outcomes report them."""
         for span in flight.spans:
             self._states.charge(span.rows, span.stage, span.end.ms_since(span.start))

@@ -36,7 +36,7 @@ _STICKY = (
 _OF_A_CAPTURE = "captur"
 
 
-class SickDevice(Exception):
+class DeviceLost(Exception):
     """The device answers nothing any more; only a new process cures it."""
 
 
@@ -55,13 +55,13 @@ def caught(work: Callable[[], object]) -> Fault | None:
     """Run `work`; return its fault, None where it succeeds.
 
     By then its exception is gone, and with it the tensors of every frame that it held (pytorch
-    issue 18853): what comes next may have their memory. Raises SickDevice for an error that sticks.
+    issue 18853): what comes next may have their memory. Raises DeviceLost for an error that sticks.
     """
     try:
         work()
     except Exception as error:  # whatever it is, the neighbours must not suffer
         if is_sticky(error):
-            raise SickDevice(type(error).__name__) from error
+            raise DeviceLost(type(error).__name__) from error
         if is_out_of_memory(error):
             _log.warning("the device is out of memory", error=type(error).__name__)
             return Fault.OUT_OF_MEMORY
@@ -79,7 +79,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def is_sticky(error: Exception) -> bool:
     """Return whether the device is sick."""
-    if isinstance(error, SickDevice):
+    if isinstance(error, DeviceLost):
         return True
     if not isinstance(error, RuntimeError) or is_out_of_memory(error):
         return False

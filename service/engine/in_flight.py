@@ -43,7 +43,7 @@ class Decoded:
 
 
 @dataclass
-class Flight:
+class InFlightStep:
     """What one step has put before the device: measured, stepped and decoded rows."""
 
     spans: list[Span] = field(default_factory=list)
@@ -55,13 +55,13 @@ class Flight:
         return not (self.spans or self.stepped or self.decoded)
 
 
-class Flights:
+class OverlapQueue:
     """The flight that is being put together, and those on their way, the oldest first."""
 
     def __init__(self, transfer: Transfer) -> None:
         self.transfer = transfer
-        self.next = Flight()
-        self._on_their_way: deque[tuple[Flight, Moment]] = deque()
+        self.next = InFlightStep()
+        self._on_their_way: deque[tuple[InFlightStep, Moment]] = deque()
 
     def __len__(self) -> int:
         return len(self._on_their_way) + (not self.next.is_empty)
@@ -77,9 +77,9 @@ class Flights:
         """Let what the step has put together go."""
         if not self.next.is_empty:
             self._on_their_way.append((self.next, self.transfer.moment()))
-            self.next = Flight()
+            self.next = InFlightStep()
 
-    def arrivals(self, can_go_on: Callable[[], bool]) -> Iterator[Flight]:
+    def arrivals(self, can_go_on: Callable[[], bool]) -> Iterator[InFlightStep]:
         """Yield the flights that have arrived, waiting for all but one.
 
         While the next step could do nothing but wait, `can_go_on` being false, wait for that one.

@@ -82,7 +82,7 @@ class States:
 
     def report_progress(self, rows: Sequence[Row]) -> None:
         """Report one more step to jobs that asked for progress."""
-        for row in self.each_alive(rows):
+        for row in self.live_rows(rows):
             if row.job.reports_progress:
                 self[row].num_steps_done += 1
                 num_steps = row.num_steps * row.job.num_rows
@@ -90,9 +90,9 @@ class States:
                 self.outcomes.append(progress)
 
     def alive(self, rows: Sequence[Row]) -> list[Row]:
-        return list(self.each_alive(rows))
+        return list(self.live_rows(rows))
 
-    def each_alive(self, rows: Sequence[Row]) -> Iterator[Row]:
+    def live_rows(self, rows: Sequence[Row]) -> Iterator[Row]:
         """Yield rows, but those of a job that has ended meanwhile."""
         return (row for row in rows if self._is_here(row.job))
 
@@ -100,7 +100,7 @@ class States:
         state = self._states.get(job.id)
         return state is not None and state.job is job  # another may have come by its id
 
-    def failing_alone(self, job: Job, work: Callable[[], object]) -> None:
+    def run_isolated(self, job: Job, work: Callable[[], object]) -> None:
         """Run one job's own work; a fault is that job's failure. Without memory try once more."""
         fault = caught(work)
         if fault is Fault.OUT_OF_MEMORY:
@@ -119,8 +119,8 @@ class States:
                 return
             if fault is Fault.OUT_OF_MEMORY:
                 self.recover_memory()
-        for row in self.each_alive(rows):
-            self.failing_alone(row.job, partial(work, [row]))
+        for row in self.live_rows(rows):
+            self.run_isolated(row.job, partial(work, [row]))
 
     def recover_memory(self) -> None:
         self._stats.num_out_of_memory += 1

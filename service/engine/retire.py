@@ -42,9 +42,9 @@ class Retirer(Stage):
     def collect(self, decoded: Decoded) -> None:
         """Give the slots of rows back for their pictures. What is no picture fails alone."""
         for row, packed in zip(decoded.rows, decoded.packed, strict=True):
-            for alive in self._states.each_alive([row]):  # or its job has ended on the way
+            for alive in self._states.live_rows([row]):  # or its job has ended on the way
                 work = partial(self._take, alive, packed, in_fp32=decoded.in_fp32)
-                self._states.failing_alone(row.job, work)
+                self._states.run_isolated(row.job, work)
 
     def _decode(self, rows: Sequence[Row], *, in_fp32: bool = False) -> None:
         job, table = rows[0].job, self._tables[rows[0].key]

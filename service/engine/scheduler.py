@@ -4,9 +4,9 @@ A job waits with its rows; a row takes a slot, runs all its steps and gives the 
 share a step when they have the same key, the shape of their latents; steps, strength, guidance,
 prompt and seed may all differ.
 
-Callers have equal shares, see `Shares`: at free slots, and at each step, for which the caller with
-the least work done decides the key. Slots beyond the batch are for callers who have no row in any,
-so that a flood of one leaves the next a slot at once. The jobs of one caller take turns at free
+Callers have equal shares, see `StartTimeFairQueue`: at free slots, and at each step, for which the
+caller with the least work done decides the key. Slots beyond the batch are for callers without a
+row, so a flood of one leaves the next a slot at once. The jobs of one caller take turns at free
 slots, a row each, so the tiles of a large job delay another caller by one row at most.
 """
 
@@ -19,7 +19,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from service.errors import QueueFull
-from service.fair_share import Shares
+from service.fair_share import StartTimeFairQueue
 from service.protocol.jobs import AUTOENCODER_STEPS, rows_that_fit
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Scheduler:
         self._turns: deque[str] = deque()  # jobs with rows that have no slot yet
         self._rows: dict[int, Row] = {}  # by slot, the oldest first
         self.free_slots = list(range(self.num_slots))
-        self._shares = Shares()
+        self._shares = StartTimeFairQueue()
         self.num_waiting = 0  # jobs of which no row has a slot yet; any thread may read it
 
     @property

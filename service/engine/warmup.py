@@ -56,7 +56,7 @@ class CompilerProcess(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _Target:
+class WarmupTarget:
     """A shape of a pipeline and a number of rows: what runs for them, with an example's inputs."""
 
     pipeline: Pipeline
@@ -72,7 +72,7 @@ class _Target:
 
 
 @dataclass
-class Warming:
+class Warmup:
     """What is to be made ready, and how far it is. Belongs to the thread of the engine."""
 
     folder: Path
@@ -81,8 +81,8 @@ class Warming:
     start_compiler: Callable[[Sequence[Shape]], CompilerProcess]
     capturer: Capturer | None = None
     clock: Callable[[], float] = time.monotonic
-    _pending: list[_Target] = field(default_factory=list)
-    _warm: list[_Target] = field(default_factory=list)
+    _pending: list[WarmupTarget] = field(default_factory=list)
+    _warm: list[WarmupTarget] = field(default_factory=list)
     _seen: set[tuple[int, Shape]] = field(default_factory=set)  # pipeline and shape
     _tried: set[Shape] = field(default_factory=set)  # shapes that a compiler was started for
     _compiler: CompilerProcess | None = None
@@ -126,7 +126,7 @@ class Warming:
                 (forward, inputs, package_path(self.folder, forward.name, forward.module, inputs))
                 for forward, inputs in forwards
             ]
-            self._pending.append(_Target(pipeline, shape, size, tuple(named)))
+            self._pending.append(WarmupTarget(pipeline, shape, size, tuple(named)))
 
     def advance(self) -> None:
         """Take one target further, if its packages have come: called between two steps."""
@@ -169,7 +169,7 @@ class Warming:
             _log.error("a shape could not be compiled and stays eager", shape=shape)
         self._pending = [target for target in self._pending if target.shape not in shapes]
 
-    def _try_to_adopt(self, target: _Target) -> None:
+    def _try_to_adopt(self, target: WarmupTarget) -> None:
         try:
             self._adopt(target)
         except Exception as error:  # whatever a package is, eager serves in its place
@@ -178,7 +178,7 @@ class Warming:
             _log.exception("a package cannot be used", shape=target.shape, rows=target.num_rows)
             self._pending.remove(target)
 
-    def _adopt(self, target: _Target) -> None:
+    def _adopt(self, target: WarmupTarget) -> None:
         with torch.inference_mode():
             for forward, inputs, path in target.forwards:
                 if not forward.is_compiled(*inputs):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from service.engine_client.admission import Admission, Ticket
 from service.engine_client.base import EngineHealth, OnProgress
 from service.engine_client.process import EngineProcess, WorkerProcess
-from service.engine_client.supervisor import Patience, State, Supervisor
+from service.engine_client.supervisor import State, Supervisor, WatchdogTimeouts
 from service.errors import (
     DeadlineExceeded,
     EngineRestarting,
@@ -48,7 +48,7 @@ class LocalEngineClient:
         self,
         settings: EngineSettings,
         spawn: Callable[[EngineSettings], EngineProcess] = WorkerProcess,
-        patience: Patience | None = None,
+        patience: WatchdogTimeouts | None = None,
     ) -> None:
         self._supervisor = Supervisor(
             settings,

@@ -47,7 +47,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Patience:
+class WatchdogTimeouts:
     """How long the supervisor waits for what, in seconds.
 
     A step may take `step_factor` times as long as 99 of 100 have, and `step_s` in any case; to take
@@ -99,7 +99,7 @@ class Supervisor:
         on_message: Callable[[Message], None],
         on_lost: Callable[[], None],
         spawn: Callable[[EngineSettings], EngineProcess] = WorkerProcess,
-        patience: Patience | None = None,
+        patience: WatchdogTimeouts | None = None,
     ) -> None:
         self.state: State = "stopped"
         self.ready: Ready | None = None
@@ -110,7 +110,7 @@ class Supervisor:
         self._on_message = on_message
         self._on_lost = on_lost
         self._spawn = spawn
-        self._patience = patience or Patience()
+        self._patience = patience or WatchdogTimeouts()
         self._process: EngineProcess | None = None
         self._reason: EndReason | None = None  # why the present engine is being ended
         self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()

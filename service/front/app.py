@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,9 +14,10 @@ from service.engine_client.base import EngineClient
 from service.front.dependencies import check_key_of_route
 from service.front.http.cors import Cors
 from service.front.http.errors import UnforeseenErrors, install_error_handlers
-from service.front.http.hosts import HostGuard
+from service.front.http.hosts import HostAllowlist
 from service.front.http.observer import AccessLog
 from service.front.realtime import endpoint
+from service.front.realtime.pacing import FramePacer
 from service.front.routes import health, models, refine, styles, tickets
 from service.front.routes.metrics import metrics_router
 from service.front.routes.page import page_router
@@ -51,6 +53,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.front = front
+    app.state.pacers = defaultdict(FramePacer)  # by route, over all sockets
     app.include_router(refine.router)
     app.include_router(refine.router, prefix=HOSTED_PREFIX, include_in_schema=False)
     app.include_router(models.router)
@@ -60,7 +63,7 @@ def create_app(settings: Settings, client: EngineClient) -> FastAPI:
     app.include_router(tickets.router)
     app.include_router(endpoint.router)
     app.include_router(page_router())
-    app.add_middleware(HostGuard, allowed=settings.hosts(), is_open=front.keys.is_open)
+    app.add_middleware(HostAllowlist, allowed=settings.hosts(), is_open=front.keys.is_open)
     app.add_middleware(UnforeseenErrors)
     if settings.origins():
         app.add_middleware(Cors, origins=settings.origins())

@@ -43,7 +43,7 @@ ROUTES: Final = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class DecodedRequest:
     """A request that has been read: its fields, and its picture and mask fitted to its size."""
 
     request: RefineRequest
@@ -51,7 +51,7 @@ class Asked:
     mask: Pixels | None  # [H, W]
 
 
-class Stages:
+class StageTimer:
     """The stages of one request, in milliseconds."""
 
     def __init__(self) -> None:
@@ -79,28 +79,28 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class Refined:
+class GenerationResult:
     """The result of a request: its pictures as files, and their job for the response."""
 
     pictures: list[bytes]
     format: Format
     job: LcmGenerationJob
-    stages: Stages
+    stages: StageTimer
 
 
 async def refine(
     front: Front,
-    decode: Callable[[], Awaitable[Asked]],
+    decode: Callable[[], Awaitable[DecodedRequest]],
     deadline: asyncio.Timeout,
     pace: Pace = "refine",
     caller: str = "",
-) -> Refined:
+) -> GenerationResult:
     """Make the pictures that are asked for by what `decode` returns, which runs `read` apart.
 
     `pace` is the route's, and decides what absent fields mean; `caller` is charged. Raises what
     `decode` and the engine's client raise. Cancelling the call aborts the job.
     """
-    stages = Stages()
+    stages = StageTimer()
     with stages.measure("decode"):
         asked = await decode()
     params = asked.request.to_params(front.served.choose(asked.request, pace))
@@ -109,10 +109,10 @@ async def refine(
     with stages.measure("codec"):
         pictures, job = await front.encode(lambda: _write(front, asked, params, finished))
     front.metrics.count_stages(stages.elapsed_ms)
-    return Refined(pictures, asked.request.output_format or "jpeg", job, stages)
+    return GenerationResult(pictures, asked.request.output_format or "jpeg", job, stages)
 
 
-def read(request: RefineRequest, file: bytes | None = None) -> Asked:
+def read(request: RefineRequest, file: bytes | None = None) -> DecodedRequest:
     """Decode a request's picture, or the `file` that came in its place, and its mask.
 
     The request that is returned with them holds their text no more. Raises ImageInvalid,
@@ -122,18 +122,18 @@ def read(request: RefineRequest, file: bytes | None = None) -> Asked:
     source = request.image_data_url if file is None else file
     image = read_picture(source, height=height, width=width, path="$.imageDataUrl")
     if not isinstance(request, InpaintRequest):
-        return Asked(request.model_copy(update={"image_data_url": ""}), image, mask=None)
+        return DecodedRequest(request.model_copy(update={"image_data_url": ""}), image, mask=None)
     mask = read_mask(
         request.mask_data_url, like=source, height=height, width=width, path="$.maskDataUrl"
     )
     texts = {"image_data_url": "", "mask_data_url": ""}
-    return Asked(request.model_copy(update=texts), image, mask)
+    return DecodedRequest(request.model_copy(update=texts), image, mask)
 
 
 async def _generate(
     client: EngineClient,
     params: GenerationParams,
-    asked: Asked,
+    asked: DecodedRequest,
     deadline: asyncio.Timeout,
     caller: str,
 ) -> Finished:
@@ -163,7 +163,7 @@ async def _generate(
 
 
 def _write(
-    front: Front, asked: Asked, params: GenerationParams, finished: Finished
+    front: Front, asked: DecodedRequest, params: GenerationParams, finished: Finished
 ) -> tuple[list[bytes], LcmGenerationJob]:
     request, settings = asked.request, front.settings
     files = [
@@ -180,7 +180,9 @@ def _write(
     return files, _describe(asked, params, finished, settings.gpu_price_per_hour)
 
 
-def _joined(asked: Asked, params: GenerationParams, finished: Finished) -> Iterable[Pixels]:
+def _joined(
+    asked: DecodedRequest, params: GenerationParams, finished: Finished
+) -> Iterable[Pixels]:
     """Make pictures [H, W, 3] of a job's rows: tiles are blended, masks laid over the input."""
     mask = asked.mask
     if isinstance(asked.request, UpscaleRequest):
@@ -199,7 +201,7 @@ def _cost(device_ms: float, price_per_hour: float) -> Cost | None:
 
 
 def _describe(
-    asked: Asked, params: GenerationParams, finished: Finished, price_per_hour: float
+    asked: DecodedRequest, params: GenerationParams, finished: Finished, price_per_hour: float
 ) -> LcmGenerationJob:
     is_several = (asked.request.num_images or 1) > 1
     return LcmGenerationJob(

@@ -10,7 +10,7 @@ from models.checkpoints.catalog import Checkpoint, Pace, find_checkpoints, load_
 from models.styles.presets import Style, load_styles
 from service.errors import ValidationFailed
 from service.front.images.thumbnails import Thumbnail, read_thumbnails
-from service.front.schemas.requests import Chosen, RefineRequest
+from service.front.schemas.requests import RefineRequest, Resolved
 from service.protocol.jobs import GenerationParams
 from service.protocol.messages import Ready
 from service.settings import Settings
@@ -42,7 +42,7 @@ class Served:
         """The checkpoint of requests that name none."""
         return next(iter(self.checkpoints.values()))
 
-    def choose(self, request: RefineRequest, pace: Pace) -> Chosen:
+    def choose(self, request: RefineRequest, pace: Pace) -> Resolved:
         """Look up what a request names, and the defaults of its route's pace.
 
         Raises ValidationFailed for a style or checkpoint that is not served.
@@ -51,7 +51,7 @@ class Served:
         if request.model_id is not None:
             checkpoint = _look_up(request.model_id, self.checkpoints, "modelId")
         style = _look_up(request.style or "NONE", self.styles, "style")
-        return Chosen(checkpoint, style, checkpoint.defaults_of(pace))
+        return Resolved(checkpoint, style, checkpoint.defaults_of(pace))
 
 
 def check_fits(params: GenerationParams, ready: Ready | None) -> None:

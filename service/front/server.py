@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from models.malloc import KIB
-from service.front.http.protocol import GuardedHttp
-from service.front.http.websocket_protocol import MAX_MESSAGE_BYTES, WatchedWebSocket
+from service.front.http.protocol import TimeoutHttpProtocol
+from service.front.http.websocket_protocol import MAX_MESSAGE_BYTES, TimeoutWebSocketProtocol
 from service.front.state import Front
 from service.settings import Settings
 
@@ -105,9 +105,9 @@ def create_server(app: FastAPI, settings: Settings) -> DrainingServer:
         app,
         host=settings.host,
         port=settings.port,
-        http=GuardedHttp,
+        http=TimeoutHttpProtocol,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        ws=WatchedWebSocket,
+        ws=TimeoutWebSocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # pictures are compressed already, and bombs are not
         lifespan="on",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,13 +12,12 @@ from typing import Any, TypeVar
 from service.api_keys import Rate
 from service.engine_client.base import EngineClient
 from service.errors import Draining
-from service.front.access_control.body_budget import Bodies
+from service.front.access_control.body_budget import BodyBudget
 from service.front.access_control.keyring import ANYBODY, Caller, KeyRing
 from service.front.access_control.quotas import Quotas
-from service.front.access_control.socket_limit import Seats
+from service.front.access_control.socket_limit import SocketLimit
 from service.front.access_control.tickets import TicketBox
 from service.front.images.decode_pool import Decoders
-from service.front.realtime.pacing import Cadence
 from service.front.registry import Served
 from service.front.telemetry.metrics import Metrics
 from service.settings import Settings
@@ -43,14 +41,13 @@ class Front:
             wrong_keys=Rate(settings.failed_auth_per_minute, 60.0),
         )
         self.quotas = Quotas()
-        self.bodies = Bodies(settings.body_budget_bytes, settings.max_body_bytes)
+        self.bodies = BodyBudget(settings.body_budget_bytes, settings.max_body_bytes)
         self.served = Served.of(settings)
         self.metrics = Metrics(lambda: client.health)
         self.is_draining = False
         self.tickets: TicketBox[Caller] = TicketBox()
-        self.seats = Seats(settings.max_sockets, settings.max_sockets_per_key)
+        self.seats = SocketLimit(settings.max_sockets, settings.max_sockets_per_key)
         self.metrics.sockets_open.set_function(lambda: self.seats.num_taken)
-        self.cadences: defaultdict[str, Cadence] = defaultdict(Cadence)
         self._active: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()

@@ -87,10 +87,10 @@ def test_lane_without_graphs(
             captured.append(type(function).__name__)
             return function(*inputs)
 
-    def with_graphs(*args: Any, **options: Any) -> warming.Warming:
-        return warming.Warming(*args, **options | {"capturer": Recording()})
+    def with_graphs(*args: Any, **options: Any) -> warming.Warmup:
+        return warming.Warmup(*args, **options | {"capturer": Recording()})
 
-    monkeypatch.setattr(loading, "Warming", with_graphs)
+    monkeypatch.setattr(loading, "Warmup", with_graphs)
     setup = Setup(kl_checkpoint)
     EngineLane(setup, "compiled", size=SIDE, is_compiled=True, has_graphs=False)
     assert not captured

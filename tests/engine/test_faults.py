@@ -18,7 +18,7 @@ from models.loader import CheckpointFiles, load_pipeline
 from models.pipeline import Pipeline
 from models.text_encoder import PromptEmbeds
 from service.engine.engine import Engine
-from service.engine.faults import SickDevice, is_out_of_memory, is_sticky
+from service.engine.faults import DeviceLost, is_out_of_memory, is_sticky
 from service.engine.scheduler import Scheduler
 from service.protocol.jobs import Failed, Finished, Job
 from tests.support.engine_runs import levels_apart, load, make_engine, make_job, picture, run
@@ -145,7 +145,7 @@ def test_a_sick_device_ends_the_engine(pipeline: Pipeline, max_batch: int) -> No
     engine = make_engine(HookedPipeline(pipeline, sick), max_batch=max_batch)
     for name in "abc":
         engine.add(small_job(name, random.Random(name)))
-    with pytest.raises(SickDevice):
+    with pytest.raises(DeviceLost):
         engine.step()
 
 

@@ -15,7 +15,7 @@ from models.runtime.aot import compile_package, package_path
 from models.runtime.forward import CUDA_BUCKETS
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.engine.warmup import Shape, Warming
+from service.engine.warmup import Shape, Warmup
 from service.protocol.jobs import Failed, Finished, Job
 from tests.engine.test_engine import mixed_jobs
 from tests.models.runtime.test_forward import RecordingCapturer
@@ -60,7 +60,7 @@ def compiled_here(pipeline: Pipeline, folder: Path) -> Callable[[Sequence[Shape]
     return work
 
 
-def engine_of(pipeline: Pipeline, warming: Warming | None = None) -> Engine:
+def engine_of(pipeline: Pipeline, warming: Warmup | None = None) -> Engine:
     scheduler = Scheduler(max_batch=MAX_BATCH, max_waiting=64)
     return Engine({"": pipeline}, scheduler, warming=warming)
 
@@ -109,7 +109,7 @@ def test_a_large_shape_has_fewer_buckets(tiny_checkpoint: Path, tmp_path: Path) 
         rows_per_row = 2
 
     def sizes(pipeline: Pipeline, height: int, width: int) -> list[int]:
-        warming = Warming(tmp_path, CUDA_BUCKETS, 8, Compilers())
+        warming = Warmup(tmp_path, CUDA_BUCKETS, 8, Compilers())
         warming.add(pipeline, height, width)
         return [target.num_rows for target in warming._pending]
 
@@ -131,7 +131,7 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     """Compiled, captured by bucket and padded: equal pictures, and every call is a replay."""
     capturer, pipeline = RecordingCapturer(), load(kl_checkpoint)
     compilers = Compilers(compiled_here(pipeline, tmp_path))
-    warming = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers, capturer)
+    warming = Warmup(tmp_path, BUCKETS, MAX_BATCH, compilers, capturer)
     pipeline.buckets = BUCKETS
     warming.add(pipeline, SIDE, SIDE)
     warming.compile_all()
@@ -147,7 +147,7 @@ def test_join_and_leave_under_compiled_and_captured_forwards(
     assert len(capturer.captured) == len(BUCKETS) + 1 + 2 + 3, "and texts, encoders, decoders"
     assert all(captured.num_replays > 0 for captured in capturer.captured)
     assert capturer.threads == {threading.get_ident()}
-    again = Warming(tmp_path, BUCKETS, MAX_BATCH, compilers)
+    again = Warmup(tmp_path, BUCKETS, MAX_BATCH, compilers)
     again.add(load(kl_checkpoint), SIDE, SIDE)
     again.compile_all()
     again.adopt_all()
@@ -160,7 +160,7 @@ def test_a_shape_that_comes_later_is_asked_of_a_compiler(
 ) -> None:
     """It is served at once; one compiler runs at a time, and what it leaves out stays eager."""
     now, compilers, pipeline = 0.0, Compilers(), load(tiny_checkpoint)
-    warming = Warming(tmp_path, (1,), MAX_BATCH, compilers, clock=lambda: now)
+    warming = Warmup(tmp_path, (1,), MAX_BATCH, compilers, clock=lambda: now)
     engine = engine_of(pipeline, warming)
     compilers.is_over = False
     assert isinstance(run(engine, [make_job("first")])["first"], Finished)
@@ -182,7 +182,7 @@ def test_a_package_that_is_none_ends_nothing(tiny_checkpoint: Path, tmp_path: Pa
     pipeline = load(tiny_checkpoint)
     for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
         package_path(tmp_path, forward.name, forward.module, inputs).write_bytes(b"no package")
-    warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers())
+    warming = Warmup(tmp_path, (1,), MAX_BATCH, Compilers())
     warming.add(pipeline, SIDE, SIDE)
     job = make_job()
     assert_same(run(engine_of(pipeline, warming), [job]), tiny_checkpoint, [job])
@@ -229,11 +229,11 @@ def test_a_device_that_turns_out_sick_ends_the_engine(
 
 def to_be_captured(
     checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> tuple[Pipeline, Warming]:
+) -> tuple[Pipeline, Warmup]:
     """A pipeline whose packages are there, and whose captures fail."""
     pipeline = load(checkpoint)
     monkeypatch.setattr("service.engine.warmup.load_package", lambda _path, module: module)
-    warming = Warming(folder, (1,), MAX_BATCH, Compilers(), FailingCapturer(error))
+    warming = Warmup(folder, (1,), MAX_BATCH, Compilers(), FailingCapturer(error))
     warming.add(pipeline, SIDE, SIDE)
     for forward, inputs in pipeline.forwards(SIDE, SIDE, 1):
         package_path(folder, forward.name, forward.module, inputs).touch()
@@ -255,7 +255,7 @@ def test_a_package_that_does_not_equal_eager_is_not_used(
         "service.engine.warmup.load_package",
         lambda _path, module: lambda *inputs: 2 * module(*inputs) + 500,
     )
-    warming = Warming(tmp_path, (1,), MAX_BATCH, Compilers(leave_files))
+    warming = Warmup(tmp_path, (1,), MAX_BATCH, Compilers(leave_files))
     warming.add(pipeline, SIDE, SIDE)
     warming.compile_all()
     warming.adopt_all()

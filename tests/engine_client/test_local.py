@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.engine_client.local import LocalEngineClient
-from service.engine_client.supervisor import Patience
+from service.engine_client.supervisor import WatchdogTimeouts
 from service.errors import (
     DeadlineExceeded,
     EngineRestarting,
@@ -30,7 +30,7 @@ from service.settings import EngineSettings
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
 READY = Ready("cpu", "float32", "fake", max_batch=1)
 SETTINGS = EngineSettings(max_waiting=4)
-HASTE = Patience(first_backoff_s=0.02, steady_s=0)
+HASTE = WatchdogTimeouts(first_backoff_s=0.02, steady_s=0)
 
 
 def params(seed: int) -> GenerationParams:

@@ -19,7 +19,7 @@ from models.runtime.forward import CUDA_BUCKETS, CudaGraphs, Forward
 from models.runtime.transfer import CudaMoment, CudaTransfer, to_device
 from service.engine.engine import Engine
 from service.engine.scheduler import Scheduler
-from service.engine.warmup import Warming
+from service.engine.warmup import Warmup
 from service.protocol.jobs import Failed, Finished
 from tests.engine.test_engine import mixed_jobs
 from tests.engine.test_warmup import Compilers, compiled_here, joined_step_by_step
@@ -41,17 +41,17 @@ def on_cuda(folder: Path, dtype: torch.dtype = torch.float16) -> Pipeline:
     )
 
 
-def engine_of(pipeline: Pipeline, warming: Warming | None = None) -> Engine:
+def engine_of(pipeline: Pipeline, warming: Warmup | None = None) -> Engine:
     scheduler = Scheduler(max_batch=MAX_BATCH, max_waiting=64)
     return Engine({"": pipeline}, scheduler, warming=warming)
 
 
-def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warming:
+def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warmup:
     """All forwards of the tests' shape captured, and compiled before where asked."""
     pipeline.buckets = SIZES
     if compiles:
         compilers = Compilers(compiled_here(pipeline, folder))
-        warming = Warming(folder, SIZES, MAX_BATCH, compilers, CudaGraphs())
+        warming = Warmup(folder, SIZES, MAX_BATCH, compilers, CudaGraphs())
         warming.add(pipeline, SIDE, SIDE)
         warming.compile_all()
         warming.adopt_all()
@@ -62,7 +62,7 @@ def warmed(pipeline: Pipeline, folder: Path, *, compiles: bool) -> Warming:
         for size in reversed(SIZES):
             for forward, inputs in pipeline.forwards(SIDE, SIDE, size):
                 forward.capture(capturer, *inputs)
-    return Warming(folder, (), MAX_BATCH, Compilers())
+    return Warmup(folder, (), MAX_BATCH, Compilers())
 
 
 def test_a_captured_graph_replays_with_new_inputs() -> None:

@@ -61,7 +61,7 @@ print(held, resident_mb() - before)
 # A layer's activations, one after another: 40 MB are 10,240 pages.
 BUFFERS = """
 import resource, sys
-from models.malloc import give_back, hold_memory
+from models.malloc import give_back, disable_mmap
 
 def resident_mb():
     return int(open("/proc/self/statm").read().split()[1]) * 4 / 1024
@@ -70,7 +70,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 if len(sys.argv) > 1:
-    hold_memory()
+    disable_mmap()
 before, seen = resident_mb(), faults()
 for _ in range(10):
     buffer = bytearray(40_000_000)
@@ -132,9 +132,9 @@ def test_the_operators_word_holds() -> None:
 
 FREEZE = """
 import asyncio, gc
-from models.malloc import keep_tidy
+from models.malloc import start_gc_thread
 
-keep_tidy()
+start_gc_thread()
 print(gc.get_freeze_count(), len(gc.get_objects()))
 """
 

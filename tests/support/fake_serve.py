@@ -10,9 +10,9 @@ import os
 import resource
 from functools import partial
 
-from models.malloc import bound_malloc, keep_tidy
+from models.malloc import bound_malloc, start_gc_thread
 from service.engine_client.process import WorkerProcess
-from service.engine_client.supervisor import Patience
+from service.engine_client.supervisor import WatchdogTimeouts
 from service.front.app import create_app
 from service.front.server import MAPPED_BYTES, create_server
 from service.logs import configure_logging
@@ -32,10 +32,10 @@ def main() -> None:
     client = LeakyClient(
         settings.engines()[0],
         spawn=partial(WorkerProcess, module=os.environ.get("FAKE_ENGINE", ENGINE)),
-        patience=Patience(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),
+        patience=WatchdogTimeouts(**json.loads(os.environ.get("FAKE_PATIENCE", "{}"))),
     )
     server = create_server(create_app(settings, client), settings)
-    keep_tidy()
+    start_gc_thread()
     server.run()
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 import pytest
 
-from service.engine_client.supervisor import Patience
+from service.engine_client.supervisor import WatchdogTimeouts
 from service.protocol.messages import Heartbeat
 from tests.support.faked import Faked, faked
 from tests.support.servers import START_S, wait_until
@@ -144,7 +144,7 @@ def test_neither_disk_nor_temporary_folder_is_needed() -> None:
 
 
 SERVING = Heartbeat("serving")
-PATIENCE = Patience()
+PATIENCE = WatchdogTimeouts()
 
 
 @pytest.mark.parametrize(

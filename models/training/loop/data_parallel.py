@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
-from models.malloc import hold_memory
+from models.malloc import disable_mmap
 
 SEED_STRIDE = 7919  # between the seeds of two processes
 
@@ -87,7 +87,7 @@ def _run(
 ) -> None:
     # torch sends SIGINT to processes whose parent has died; a shell's background jobs ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    hold_memory()
+    disable_mmap()
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world_size)
     try:

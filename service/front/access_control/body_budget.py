@@ -9,7 +9,7 @@ from typing import Self
 from service.errors import QueueFull, RateLimited
 
 
-class Bodies:
+class BodyBudget:
     """At most `most_bytes` in all, and half of them of one caller who has a name.
 
     A body of `largest_bytes` fits in any case, if it is alone. Used from one event loop.
@@ -24,9 +24,9 @@ class Bodies:
     def num_bytes(self) -> int:
         return self._held.total()
 
-    def hold(self, caller: str) -> HeldBody:
+    def hold(self, caller: str) -> BudgetedBody:
         """Return a body that has no bytes yet; it is to be released."""
-        return HeldBody(self, caller)
+        return BudgetedBody(self, caller)
 
     def add(self, caller: str, num_bytes: int) -> None:
         """Count bytes in. Raises RateLimited or QueueFull, and counts none then."""
@@ -42,10 +42,10 @@ class Bodies:
             del self._held[caller]
 
 
-class HeldBody:
+class BudgetedBody:
     """A body as it comes in, counted until it is released."""
 
-    def __init__(self, bodies: Bodies, caller: str) -> None:
+    def __init__(self, bodies: BodyBudget, caller: str) -> None:
         self._bodies = bodies
         self._caller = caller
         self._content = bytearray()
@@ -66,12 +66,12 @@ class HeldBody:
         return len(self._content)
 
     def append(self, chunk: bytes) -> None:
-        """Raises what `Bodies.add` does."""
+        """Raises what `BodyBudget.add` does."""
         self.resize(self._num_counted + len(chunk))
         self._content += chunk
 
     def resize(self, num_bytes: int) -> None:
-        """Count so many bytes, which lie elsewhere. Raises what `Bodies.add` does, to grow."""
+        """Count so many bytes, which lie elsewhere. Raises what `BodyBudget.add` does, to grow."""
         if num_bytes > self._num_counted:
             self._bodies.add(self._caller, num_bytes - self._num_counted)
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from service.fair_share import Shares
+from service.fair_share import StartTimeFairQueue
 
 
 @dataclass(eq=False)
@@ -24,14 +24,14 @@ class Turn:
     )
 
 
-class Turns:
+class FairSemaphore:
     """At most `most` turns at once, one of them large. Used from one event loop."""
 
     def __init__(self, most: int) -> None:
         self._num_free = most
         self._large_runs = False
         self._waiting: list[Turn] = []
-        self._shares = Shares()
+        self._shares = StartTimeFairQueue()
 
     @property
     def num_waiting(self) -> int:

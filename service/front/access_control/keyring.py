@@ -24,7 +24,7 @@ from service.api_keys import (
     read_keys,
 )
 from service.errors import AccessDenied
-from service.front.access_control.token_bucket import WRONG_KEYS, FloodGate
+from service.front.access_control.token_bucket import WRONG_KEYS, FailedAuthLimiter
 
 _LOOK_EVERY_S: Final = 1.0
 _DENIED: Final = "a valid key is required: send Authorization: Bearer KEY"
@@ -71,7 +71,7 @@ class KeyRing:
         self._file = file
         self._limits = limits or Limits()
         self._clock = clock
-        self._gate = FloodGate(clock, wrong_keys)
+        self._gate = FailedAuthLimiter(clock, wrong_keys)
         self._stamp = None if file is None else _stamp(file)
         self._callers = self._read()
         self._looked_at = clock()

@@ -11,7 +11,7 @@ from service.errors import RateLimited
 _RETRY_AFTER_S = 5
 
 
-class Seats:
+class SocketLimit:
     """The open sockets. Who has not said a key yet takes no seat from those who have."""
 
     def __init__(self, most: int, most_per_caller: int) -> None:

@@ -39,7 +39,7 @@ class TokenBucket:
         return max(1, math.ceil((1 - _ROUNDING - self._tokens) / per_s))
 
 
-class FloodGate:
+class FailedAuthLimiter:
     """Counts wrong keys by the address they come from; forgets who has been quiet longest."""
 
     def __init__(

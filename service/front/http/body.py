@@ -9,17 +9,17 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from service.errors import BadRequest, BodyTooLarge, UnsupportedMediaType
-from service.front.access_control.body_budget import HeldBody
+from service.front.access_control.body_budget import BudgetedBody
 
 T = TypeVar("T")
 
 _JSON = "application/json"
 
 
-async def read_json_body(request: Request, body: HeldBody, max_bytes: int) -> None:
+async def read_json_body(request: Request, body: BudgetedBody, max_bytes: int) -> None:
     """Read a JSON body of at most `max_bytes`; headers are judged before a byte is read.
 
-    Raises UnsupportedMediaType, BodyTooLarge, what `HeldBody.append` does, or ClientDisconnect
+    Raises UnsupportedMediaType, BodyTooLarge, what `BudgetedBody.append` does, or ClientDisconnect
     when the caller goes.
     """
     _check_headers(request, max_bytes)

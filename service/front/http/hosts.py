@@ -15,7 +15,7 @@ from service.front.http.errors import error_response
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-class HostGuard:
+class HostAllowlist:
     """ASGI middleware of a service without keys: refuses foreign hosts."""
 
     def __init__(self, app: ASGIApp, *, allowed: frozenset[str], is_open: bool) -> None:

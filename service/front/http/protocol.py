@@ -48,7 +48,7 @@ class RequestTooSlow(BadRequest):
     status = HTTPStatus.REQUEST_TIMEOUT
 
 
-class GuardedHttp(HttpToolsProtocol):
+class TimeoutHttpProtocol(HttpToolsProtocol):
     """A connection whose requests and answers have bounds in bytes and seconds.
 
     An error raised in one of the parser's callbacks comes back to uvicorn's `data_received` as a
@@ -76,7 +76,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._expect_within(self.head_s)
+        self._set_deadline(self.head_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_timers()
@@ -101,7 +101,7 @@ class GuardedHttp(HttpToolsProtocol):
             return  # the connection is a WebSocket's now
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if not (self._has_begun or is_answering or self._receiving or self.transport.is_closing()):
-            self._expect_within(self.head_s)
+            self._set_deadline(self.head_s)
 
     def handle_websocket_upgrade(self) -> None:
         self._cancel_timers()
@@ -148,7 +148,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_message_begin()
         self._head_bytes, self._has_begun, self._is_in_head = 0, True, True
         self._began_at = self.loop.time()
-        self._expect_within(self.head_s)
+        self._set_deadline(self.head_s)
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -167,7 +167,7 @@ class GuardedHttp(HttpToolsProtocol):
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
             self._fail(BadRequest("a request needs one Host header with a name and a port"))
         self._is_in_head = False
-        self._expect_within(self._began_at + self.request_s - self.loop.time())
+        self._set_deadline(self._began_at + self.request_s - self.loop.time())
         super().on_headers_complete()
         if self.scope["method"] == _STAND_IN.decode():
             self.scope["method"] = _OTHER_METHOD
@@ -184,7 +184,7 @@ class GuardedHttp(HttpToolsProtocol):
             # Answered before its body was read: what still comes is passed over for a moment, for
             # bytes that lie unread when a connection closes would break the answer.
             self._unset_keepalive_if_required()
-            self._expect_within(self.linger_s)
+            self._set_deadline(self.linger_s)
 
     # What is refused.
 
@@ -215,7 +215,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     # Time.
 
-    def _expect_within(self, seconds: float) -> None:
+    def _set_deadline(self, seconds: float) -> None:
         self._expect_no_more()
         self._receiving = self.loop.call_later(seconds, self._give_up)
 
@@ -233,7 +233,7 @@ class GuardedHttp(HttpToolsProtocol):
     def _give_up(self) -> None:
         is_answering = self.cycle is not None and not self.cycle.response_complete
         if self._is_in_head and is_answering:
-            self._expect_within(self.head_s)  # a pipelined request waits: that is our own doing
+            self._set_deadline(self.head_s)  # a pipelined request waits: that is our own doing
         elif not self._has_begun or (self.cycle is not None and self._is_past()):
             self.transport.close()
         else:

@@ -25,7 +25,7 @@ _log = logging.getLogger("service.front.http.websocket_protocol")
 _log.setLevel(logging.WARNING)  # uvicorn logs each path with its query, which may hold a key
 
 
-class WatchedWebSocket(WebSocketsSansIOProtocol):
+class TimeoutWebSocketProtocol(WebSocketsSansIOProtocol):
     """A socket that ends when its peer stops reading.
 
     Without this `send` would wait for ever, and so would a close: both wait for the buffer.

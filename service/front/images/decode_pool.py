@@ -17,7 +17,7 @@ import psutil
 import structlog
 
 from service.errors import ImageInvalid
-from service.front.access_control.fair_queue import Turn, Turns
+from service.front.access_control.fair_queue import FairSemaphore, Turn
 from service.front.images.codec import LargePicture, only_small
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Decoders:
     def __init__(self, isolation: Isolation, *, wall_s: float = WALL_S) -> None:
         self._new = _new_worker if isolation == "process" else _new_thread
         self._wall_s = wall_s
-        self._turns = Turns(NUM_DECODERS)
+        self._turns = FairSemaphore(NUM_DECODERS)
         self._idle: list[Executor] = [self._new() for _ in range(NUM_DECODERS)]
         self._all = set(self._idle)
 

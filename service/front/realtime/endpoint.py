@@ -19,7 +19,7 @@ from service.front.dependencies import front_of
 from service.front.http.errors import error_response
 from service.front.http.origins import check_origin
 from service.front.realtime.messages import Hello, read_hello
-from service.front.realtime.session import DENIED, Closing, Painter, error_content
+from service.front.realtime.session import DENIED, Closing, RealtimeSession, error_content
 from service.front.state import Front, about_to_end
 
 HELLO_S: Final = 5.0
@@ -61,7 +61,7 @@ async def _serve(websocket: WebSocket, counts: Counter[str]) -> int:
             caller = await _greeted(websocket, front)
         holder = None if caller is ANYBODY else caller.id
         with front.seats.taken_by(holder, caller.limits.sockets):
-            end = await Painter(websocket, front, caller, counts).serve()
+            end = await RealtimeSession(websocket, front, caller, counts).serve()
         return end.code if isinstance(end, WebSocketDisconnect) else await _close(websocket, end)
     except RateLimited as full:
         if websocket.application_state is WebSocketState.CONNECTING:

@@ -74,7 +74,7 @@ class Refusal:
     is_strike: bool = False
 
 
-class Assembler:
+class FrameParser:
     """Makes frames of messages: one message each, or a frame's fields and then its picture.
 
     `open_id` takes note of the id of each frame that begins, and raises ValidationFailed.

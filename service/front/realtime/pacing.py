@@ -11,7 +11,7 @@ _SLOW_MS = 1500.0
 _PAUSE_MS = 250.0
 
 
-class Cadence:
+class FramePacer:
     """The mean time of frames, from the beginning of their turn to their answer, smoothed."""
 
     def __init__(self, mean_ms: float | None = None) -> None:

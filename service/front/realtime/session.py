@@ -26,12 +26,12 @@ from service.errors import (
     RefineError,
 )
 from service.front.access_control.keyring import Caller
-from service.front.generation import ROUTES, Refined, read, refine
+from service.front.generation import ROUTES, GenerationResult, read, refine
 from service.front.health import health_of
 from service.front.http.websocket_protocol import MAX_MESSAGE_BYTES
 from service.front.realtime.frame_queue import Replaced, Session
-from service.front.realtime.messages import LIVE_ROUTE, Assembler, Frame, Refusal
-from service.front.realtime.pacing import Cadence
+from service.front.realtime.messages import LIVE_ROUTE, Frame, FrameParser, Refusal
+from service.front.realtime.pacing import FramePacer
 from service.front.state import Front, name_of
 
 WATCH_S: Final = 1.0
@@ -57,7 +57,7 @@ class Closing(Exception):
         self.reason = reason
 
 
-class Painter:
+class RealtimeSession:
     """The session of one socket.
 
     `caller` is whose key it is; `counts` are of the messages sent, for the log.
@@ -70,11 +70,12 @@ class Painter:
         self._front = front
         self._caller = caller
         self._session = Session()
-        self._assembler = Assembler(self._session.open)
-        self._cadences: dict[str, Cadence] = {}
+        self._assembler = FrameParser(self._session.open)
+        self._pacers: dict[str, FramePacer] = {}
+        self._shared_pacers: dict[str, FramePacer] = websocket.app.state.pacers
         self._offered = asyncio.Event()
         self._sending = asyncio.Lock()
-        self._last: tuple[bytes, Refined] | None = None  # the question and its answer
+        self._last: tuple[bytes, GenerationResult] | None = None  # the question and its answer
         self._turn_began = 0.0
         self._counted_id = -1  # of the frame that counted against the rate last
         self._held = front.bodies.hold(name_of(caller))
@@ -102,11 +103,11 @@ class Painter:
             "strikes": MAX_STRIKES,
             "deadlineS": {name: route.deadline_s(settings) for name, route in ROUTES.items()},
         }
-        return {**self._status(), **self._cadence_of(LIVE_ROUTE).to_content(), "limits": limits}
+        return {**self._status(), **self._pacer_of(LIVE_ROUTE).to_content(), "limits": limits}
 
-    def _cadence_of(self, route: str) -> Cadence:
+    def _pacer_of(self, route: str) -> FramePacer:
         """Return the painter's own pace, which begins as that of all painters."""
-        return self._cadences.setdefault(route, Cadence(self._front.cadences[route].mean_ms))
+        return self._pacers.setdefault(route, FramePacer(self._shared_pacers[route].mean_ms))
 
     # What comes in.
 
@@ -215,8 +216,8 @@ class Painter:
         with self._quota(frame), active:
             refined = await self._refine(frame)
             elapsed_ms = 1000 * (time.perf_counter() - started)
-            for cadence in (self._cadence_of(frame.route), self._front.cadences[frame.route]):
-                cadence.add(elapsed_ms)
+            for pacer in (self._pacer_of(frame.route), self._shared_pacers[frame.route]):
+                pacer.add(elapsed_ms)
             self._last = frame.question, refined
             # Within, so that a drain waits until it is sent.
             await self._tell_result(frame, refined, {"stages": refined.stages.rounded()})
@@ -229,7 +230,7 @@ class Painter:
             self._counted_id = frame.id
             yield
 
-    async def _refine(self, frame: Frame) -> Refined:
+    async def _refine(self, frame: Frame) -> GenerationResult:
         try:
             async with asyncio.timeout(self._deadline_s(frame)) as deadline:
                 pace, caller = ROUTES[frame.route].pace, name_of(self._caller)
@@ -267,7 +268,9 @@ class Painter:
     def _status(self) -> dict[str, Any]:
         return health_of(self._front).to_content()
 
-    async def _tell_result(self, frame: Frame, refined: Refined, content: dict[str, Any]) -> None:
+    async def _tell_result(
+        self, frame: Frame, refined: GenerationResult, content: dict[str, Any]
+    ) -> None:
         timestamp = frame.request.request_timestamp
         job = refined.job.model_copy(update={"request_timestamp": timestamp}).to_content()
         del job["imageDataUrl"]  # the binary messages that follow
@@ -278,7 +281,7 @@ class Painter:
             pictures=len(refined.pictures),
             format=refined.format,
             **job,
-            **self._cadence_of(frame.route).to_content(),
+            **self._pacer_of(frame.route).to_content(),
             **content,
         )
 

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import BadRequest, DeadlineExceeded
-from service.front.access_control.body_budget import HeldBody
+from service.front.access_control.body_budget import BudgetedBody
 from service.front.dependencies import caller_of, front_of, require_key
-from service.front.generation import ROUTES, Asked, Refined, Route, read, refine
+from service.front.generation import ROUTES, DecodedRequest, GenerationResult, Route, read, refine
 from service.front.http.body import read_json_body, unless_disconnected
 from service.front.http.errors import json_response
 from service.front.images.data_url import to_data_url
@@ -106,9 +106,9 @@ def _shortened(request: Request, deadline_s: float) -> float:
 
 
 async def _refined(
-    front: Front, route: Route, body: HeldBody, deadline: asyncio.Timeout, caller: str
+    front: Front, route: Route, body: BudgetedBody, deadline: asyncio.Timeout, caller: str
 ) -> Response:
-    async def decode() -> Asked:
+    async def decode() -> DecodedRequest:
         with body:  # no longer: a picture may wait for long, and its pixels suffice
             return await front.decode(partial(_read, body.take(), route.request), caller)
 
@@ -124,10 +124,10 @@ async def _refined(
     return json_response(content, headers=headers)
 
 
-def _read(body: bytes, model: type[RefineRequest]) -> Asked:
+def _read(body: bytes, model: type[RefineRequest]) -> DecodedRequest:
     return read(parse_body(body, model))
 
 
-def _to_json(refined: Refined) -> bytes:
+def _to_json(refined: GenerationResult) -> bytes:
     urls = [to_data_url(picture, refined.format) for picture in refined.pictures]
     return RefineResponse.of(refined.job, urls).to_json()

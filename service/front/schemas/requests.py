@@ -35,7 +35,7 @@ _OURS = "(an extension of this service)"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Resolved:
     """What of the server's own tables a request is made with, and its route's defaults."""
 
     checkpoint: Checkpoint
@@ -143,7 +143,7 @@ class RefineRequest(BaseModel):
         """Height and width of the answer in pixels."""
         return self.height or 512, self.width or 512
 
-    def to_params(self, chosen: Chosen) -> GenerationParams:
+    def to_params(self, chosen: Resolved) -> GenerationParams:
         """Decide every value: what the request says, else its style, else the route's default."""
         height, width = self.size
         style, defaults = chosen.style, chosen.defaults
@@ -191,7 +191,7 @@ class UpscaleRequest(RefineRequest):
         height, width = super().size
         return 2 * height, 2 * width
 
-    def to_params(self, chosen: Chosen) -> GenerationParams:
+    def to_params(self, chosen: Resolved) -> GenerationParams:
         """Decide every value: tiles of one seed, and a strength that leaves the picture its own.
 
         A `strength` in the request holds as it stands.

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.errors import QueueFull, RateLimited
-from service.front.access_control.body_budget import Bodies, HeldBody
+from service.front.access_control.body_budget import BodyBudget, BudgetedBody
 from service.front.app import create_app
 from service.settings import Settings
 from tests.support.api import ROUTES, Api
@@ -25,8 +25,8 @@ MEGABYTE = 1 << 20
 def test_bodies_hold_their_bounds(seed: int) -> None:
     """Random bodies of random callers: never more than in all or of one; all comes back."""
     rng = random.Random(seed)
-    bodies = Bodies(most_bytes=1000, largest_bytes=300)
-    held: list[tuple[str, HeldBody]] = []
+    bodies = BodyBudget(most_bytes=1000, largest_bytes=300)
+    held: list[tuple[str, BudgetedBody]] = []
     refusals = Counter[type]()
     for _ in range(500):
         if rng.random() < 0.3 or not held:
@@ -66,7 +66,7 @@ def test_one_key_s_bodies_leave_room_for_another_s() -> None:
         max_body_bytes=4 * MEGABYTE,
     )
     app = create_app(settings, engine)
-    bodies: Bodies = app.state.front.bodies
+    bodies: BodyBudget = app.state.front.bodies
     with (
         running_app(app) as (url, _),
         Api(url, "greedy") as greedy,

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from service.front.access_control.fair_queue import Turn, Turns
+from service.front.access_control.fair_queue import FairSemaphore, Turn
 
 MOST = 2
 
@@ -24,7 +24,7 @@ def test_turns_hold_their_bounds_over_random_comings_and_goings(seed: int) -> No
     rng = random.Random(seed)
 
     async def scenario() -> None:
-        turns = Turns(MOST)
+        turns = FairSemaphore(MOST)
         tasks: dict[asyncio.Task[Turn], bool] = {}
         running: list[Turn] = []
         for _ in range(300):
@@ -67,7 +67,7 @@ def test_one_caller_s_crowd_holds_up_no_other(spent: float) -> None:
     """Beside a hundred of A's, large ones among them, at most one of A's goes before one of B's."""
 
     async def scenario() -> None:
-        turns = Turns(MOST)
+        turns = FairSemaphore(MOST)
         order: list[str] = []
 
         async def one(caller: str, spent: float, *, is_large: bool = False) -> None:

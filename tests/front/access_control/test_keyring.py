@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from service.api_keys import KeyFileError, KeyRecord, Limits, Rate, digest_of, write_keys
 from service.errors import AccessDenied, RateLimited
 from service.front.access_control.keyring import ANYBODY, KeyRing, is_loopback
-from service.front.access_control.token_bucket import FloodGate, TokenBucket
+from service.front.access_control.token_bucket import FailedAuthLimiter, TokenBucket
 
 
 class Clock:
@@ -165,7 +165,7 @@ def test_a_flood_of_wrong_keys_is_held_off() -> None:
 
 def test_peers_are_forgotten_in_the_end() -> None:
     """However many addresses a flood comes from, memory is bounded."""
-    gate = FloodGate(Clock())
+    gate = FailedAuthLimiter(Clock())
     for number in range(10_000):
         gate.count(str(number))
     assert len(gate) == 4096

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service.front.http.protocol import GuardedHttp
+from service.front.http.protocol import TimeoutHttpProtocol
 from tests.support.servers import KEY, running_server
 
 ROUTE = b"POST /lcm-instant-refine HTTP/1.1\r\n"
@@ -34,7 +34,7 @@ def url() -> Iterator[str]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds become tenths."""
     for name, seconds in (("head_s", 0.6), ("request_s", 1.2), ("send_s", 1.0), ("linger_s", 0.4)):
-        monkeypatch.setattr(GuardedHttp, name, seconds)
+        monkeypatch.setattr(TimeoutHttpProtocol, name, seconds)
 
 
 def connect(url: str) -> socket.socket:
@@ -257,7 +257,7 @@ def test_pipelined_requests_are_answered_in_order(url: str) -> None:
 
 def test_uvicorn_is_as_it_was() -> None:
     """The names that the guard overrides or reads, where a new uvicorn may have moved them."""
-    overridden = [name for name in vars(GuardedHttp) if name in dir(HttpToolsProtocol)]
+    overridden = [name for name in vars(TimeoutHttpProtocol) if name in dir(HttpToolsProtocol)]
     assert set(overridden) >= {
         "connection_made", "connection_lost", "data_received", "pause_writing", "resume_writing",
         "handle_websocket_upgrade", "timeout_keep_alive_handler", "send_400_response", "on_url",

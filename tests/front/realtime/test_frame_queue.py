@@ -10,12 +10,12 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.errors import OriginRefused, RateLimited, ValidationFailed
-from service.front.access_control.socket_limit import Seats
+from service.front.access_control.socket_limit import SocketLimit
 from service.front.access_control.tickets import LIFETIME_S, TicketBox
 from service.front.http.origins import check_origin
 from service.front.realtime.frame_queue import Session
 from service.front.realtime.messages import Frame
-from service.front.realtime.pacing import Cadence
+from service.front.realtime.pacing import FramePacer
 from service.front.schemas.requests import RefineRequest
 
 
@@ -94,17 +94,17 @@ def test_ids_that_do_not_rise_are_refused() -> None:
 
 def test_a_slow_engine_asks_for_pauses_and_a_fast_one_for_none() -> None:
     """The interval follows the mean; above 1.5 s a frame, the pen had better rest."""
-    cadence = Cadence()
+    cadence = FramePacer()
     assert (cadence.mean_ms, cadence.interval_ms, cadence.pause_ms) == (None, 0, 0)
     for mean_ms, interval_ms, pause_ms in [(40, 5, 0), (800, 100, 0), (1600, 200, 250)]:
-        cadence = Cadence()
+        cadence = FramePacer()
         for _ in range(3):
             cadence.add(mean_ms)
         assert cadence.mean_ms == pytest.approx(mean_ms)
         assert cadence.interval_ms == pytest.approx(interval_ms)
         assert cadence.pause_ms == pause_ms
-    assert Cadence(60_000).interval_ms == 250
-    slower = Cadence(100)
+    assert FramePacer(60_000).interval_ms == 250
+    slower = FramePacer(100)
     slower.add(200)
     assert slower.mean_ms == pytest.approx(120)
 
@@ -133,7 +133,7 @@ def test_tickets_take_little_memory_and_nobody_else_s() -> None:
 
 def test_seats_are_counted_for_each_and_for_all() -> None:
     """A key's, everybody's and the strangers' are three numbers; leaving gives a seat back."""
-    seats = Seats(3, 2)
+    seats = SocketLimit(3, 2)
     with seats.taken_by("ann"), seats.taken_by("ann"):
         with pytest.raises(RateLimited, match="2 sockets"), seats.taken_by("ann"):
             pass

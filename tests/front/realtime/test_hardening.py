@@ -30,9 +30,9 @@ from service.engine_client.base import EngineHealth
 from service.errors import EngineStarting, QueueFull, RateLimited
 from service.front.access_control.keyring import KeyRing
 from service.front.app import create_app
-from service.front.http.protocol import GuardedHttp
+from service.front.http.protocol import TimeoutHttpProtocol
 from service.front.realtime.messages import MAX_HELLO_CHARACTERS
-from service.front.realtime.session import Painter
+from service.front.realtime.session import RealtimeSession
 from service.protocol.jobs import Finished
 from service.settings import Settings
 from tests.support.api import Api
@@ -337,8 +337,8 @@ def test_a_socket_outlives_the_bounds_of_a_request(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What holds for the head and the body of a request ends where a socket begins."""
-    monkeypatch.setattr(GuardedHttp, "head_s", 0.3)
-    monkeypatch.setattr(GuardedHttp, "request_s", 0.5)
+    monkeypatch.setattr(TimeoutHttpProtocol, "head_s", 0.3)
+    monkeypatch.setattr(TimeoutHttpProtocol, "request_s", 0.5)
     with greeted(api.url) as painter:
         time.sleep(1.5)
         painter.frame(1)
@@ -460,8 +460,8 @@ def test_every_socket_asks_for_the_key(api: Api) -> None:
 def test_an_ended_painter_is_gone_without_a_collection() -> None:
     """Nothing of a socket is left in a cycle, which would keep its last pictures for long."""
 
-    def painters() -> list[Painter]:
-        return [one for one in gc.get_objects() if type(one) is Painter]
+    def painters() -> list[RealtimeSession]:
+        return [one for one in gc.get_objects() if type(one) is RealtimeSession]
 
     with running_server(api_keys=KEY) as url:
         gc.collect()

@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.soak.picture_files import encoded, scene
 from service.engine_client.local import LocalEngineClient
 from service.loadgen.report import percentile
-from service.realtime_client import LiveClient
+from service.realtime_client import RealtimeClient
 from service.settings import Settings
 from tests.support.servers import START_S, running_server
 
@@ -28,7 +28,7 @@ async def draw(url: str, index: int, num_frames: int) -> tuple[list[bytes], list
     own = Image.new("RGB", (512, 512), (16 * index, 255 - 16 * index, 99))
     file = encoded(Image.blend(scene(512, 512), own, 0.7), "PNG")
     files, latencies_ms = [], []
-    async with LiveClient(url) as live, asyncio.timeout(START_S):
+    async with RealtimeClient(url) as live, asyncio.timeout(START_S):
         answers = aiter(live)
         for number in range(num_frames):
             before = time.perf_counter()

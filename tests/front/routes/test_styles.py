@@ -18,7 +18,7 @@ from models.errors import CheckpointError
 from models.styles.presets import load_styles
 from service.front.app import create_app
 from service.front.registry import Served
-from service.realtime_client import LiveClient
+from service.realtime_client import RealtimeClient
 from service.settings import Settings
 from tests.support.api import Api
 from tests.support.fakes import READY, FakeEngineClient
@@ -196,7 +196,7 @@ def test_a_socket_is_told_of_a_style_that_does_not_fit() -> None:
 
     async def draw(url: str) -> list[str]:
         kinds = []
-        async with LiveClient(url) as live, asyncio.timeout(20):
+        async with RealtimeClient(url) as live, asyncio.timeout(20):
             answers = aiter(live)
             for style in ("VIBRANT", "ANIME"):
                 live.send(picture((9, 9, 9), "PNG"), prompt="a boat", style=style)

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.lora.bank import AdapterBank
 from models.pipeline import Pipeline
-from models.runtime.cpu_parallel import deal, rows_here, shares_of
+from models.runtime.cpu_parallel import deal, local_rows, shares_of
 from models.runtime.forward import Forward
 from tests.models.lora.test_bank import make_loras
 from tests.support.engine_runs import load
@@ -84,14 +84,14 @@ def test_a_failing_share_fails_the_call_once_all_have_ended() -> None:
 
 
 def test_rows_beside_the_inputs_are_dealt_too() -> None:
-    """What a share reads by `rows_here` are its own rows, two for each where guidance doubles."""
+    """What a share reads by `local_rows` are its own rows, two for each where guidance doubles."""
     table = torch.arange(64)
 
     def function(rows: torch.Tensor) -> torch.Tensor:
-        return rows_here(table, 2 * len(rows)).view(len(rows), 2)
+        return local_rows(table, 2 * len(rows)).view(len(rows), 2)
 
     assert deal(function, (torch.zeros(3, 1),)).flatten().tolist() == list(range(6))
-    assert rows_here(table, 5).tolist() == list(range(5))
+    assert local_rows(table, 5).tolist() == list(range(5))
 
 
 def test_dealt_rows_keep_their_adapters(tiny_checkpoint: Path, tmp_path: Path) -> None:
