@@ -45,7 +45,12 @@ def export(folder: Path, target: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     pipeline.save_pretrained(new, safe_serialization=True)
-    _clean_model_index(new / "model_index.json")
+    index = json.loads((new / "model_index.json").read_text("utf-8"))
+    for name in ("safety_checker", "feature_extractor", "image_encoder"):
+        index[name] = [None, None]
+    index["requires_safety_checker"] = False
+    index.pop("_name_or_path", None)  # a local path
+    (new / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
     for lora in sorted((folder / "loras").glob("*.safetensors")):
         (new / "loras").mkdir(exist_ok=True)
         shutil.copy(lora, new / "loras")
@@ -59,16 +64,6 @@ def export(folder: Path, target: Path) -> None:
         target.rename(old)
     new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _clean_model_index(path: Path) -> None:
-    """Name no safety checker and no feature extractor, and remove the local path."""
-    index = json.loads(path.read_text("utf-8"))
-    for name in ("safety_checker", "feature_extractor", "image_encoder"):
-        index[name] = [None, None]
-    index["requires_safety_checker"] = False
-    index.pop("_name_or_path", None)
-    path.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def folder_megabytes(target: Path) -> float:

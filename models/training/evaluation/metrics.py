@@ -183,7 +183,12 @@ def guidance(evaluation: Evaluation) -> list[Row]:
     another colour, prompt and image contradict each other.
     """
     scenes = held_out_scenes(2 * evaluation.count, 5000)
-    others = [replace(s, things=(_other_thing(s, n),)) for n, s in enumerate(scenes)]
+    others = []
+    for number, scene in enumerate(scenes):
+        thing = scene.things[0]
+        kind = KINDS[(KINDS.index(thing.kind) + len(KINDS) // 2) % len(KINDS)]
+        other = replace(thing, kind=kind, colour=other_colour(scene, number))
+        others.append(replace(scene, things=(other,)))
     values = []
     for name, canvas, strength in (
         ("empty canvas", grey_canvas(len(scenes)), 1.0),
@@ -192,13 +197,6 @@ def guidance(evaluation: Evaluation) -> list[Row]:
         low, high = (_confidence(evaluation, scenes, canvas, strength, scale) for scale in (1, 8))
         values.append(f"{name} {high:.3f} against {low:.3f}")
     return [Row("adherence at guidance 8 against 1", "; ".join(values), "higher", "same")]
-
-
-def _other_thing(scene: Scene, number: int) -> Thing:
-    """Return a thing of another kind and colour in the place of a scene's."""
-    thing = scene.things[0]
-    kind = KINDS[(KINDS.index(thing.kind) + len(KINDS) // 2) % len(KINDS)]
-    return replace(thing, kind=kind, colour=other_colour(scene, number))
 
 
 def _confidence(

@@ -84,17 +84,15 @@ def _things(rng: random.Random, scene: Scene) -> str:
     return _one(rng, scene.things[0])
 
 
-def _where(rng: random.Random, scene: Scene) -> str:
-    if scene.place == "plain":
-        ground = _colour_word(rng, scene.ground)
-        return rng.choice(_PLAIN).format(ground)
-    return rng.choice(_WHERE[scene.place])
-
-
 def describe(scene: Scene) -> str:
     """Return the caption of a scene without a style; a scene has one caption."""
     rng = random.Random(scene.words)  # noqa: S311 - wording, not secrets
-    things, where = _things(rng, scene), _where(rng, scene)
+    things = _things(rng, scene)
+    if scene.place == "plain":
+        ground = _colour_word(rng, scene.ground)
+        where = rng.choice(_PLAIN).format(ground)
+    else:
+        where = rng.choice(_WHERE[scene.place])
     form = rng.random()
     if form < 0.1:
         return things

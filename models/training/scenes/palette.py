@@ -41,11 +41,6 @@ FIXED: dict[str, Rgb] = {
 }
 
 
-def rgb(name: str) -> Tensor:
-    """Return a colour of the palette as [3], 0..1."""
-    return torch.tensor(COLOURS[name])
-
-
 def part_colour(role: str, main: Tensor) -> Tensor:
     """Return the colours [n, 3] of a part of things whose colours are `main` [n, 3].
 

@@ -48,7 +48,7 @@ FLAT = {
 _WAVY = {"meadow": 0.05, "desert": 0.06, "snow": 0.045, "night": 0.03}
 
 
-def _skyline(place: str, f: Field) -> Tensor:
+def skyline(place: str, f: Field) -> Tensor:
     """Return the y of the ground's edge over x, [B, 1, H, W] in fractions of the height."""
     wave = _WAVY.get(place, 0.0)
     if not wave:
@@ -62,10 +62,12 @@ def _clouds(f: Field) -> Tensor:
     return ((fractal(f.seeds, 20, f.size, 3, 3) - 0.52) * 4).clamp(0, 1)
 
 
-def _sky(place: str, f: Field, top: Tensor) -> Tensor:
+def sky(place: str, f: Field, top: Tensor) -> Tensor:
     paler = top + (1 - top) * 0.55 * (f.y / f.horizon).clamp(0, 1)
     if place == "night":
-        stars = (hashed(f.seeds, 30, *_cells(f, 42)) > 0.965).float()
+        stars = (
+            hashed(f.seeds, 30, *(round(42 * s / min(f.size)) for s in f.size)) > 0.965
+        ).float()
         stars = torch.nn.functional.interpolate(stars, size=f.size, mode="bilinear")
         glow = top + _rgb(0.10, 0.10, 0.22).to(top.device) * f.y
         return (glow + stars * 0.8).clamp(0, 1)
@@ -79,12 +81,7 @@ def _sky(place: str, f: Field, top: Tensor) -> Tensor:
     return paler
 
 
-def _cells(f: Field, count: int) -> tuple[int, int]:
-    short = min(f.size)
-    return round(count * f.size[0] / short), round(count * f.size[1] / short)
-
-
-def _soil(place: str, f: Field, base: Tensor) -> Tensor:
+def soil(place: str, f: Field, base: Tensor) -> Tensor:
     below = ((f.y - f.horizon) / (1 - f.horizon)).clamp(0, 1)  # 0 at the horizon, 1 at the feet
     if place == "sea":
         wobble = noise_of(f.seeds, 41, f.size, 7) * 5
@@ -117,11 +114,11 @@ def render_place(place: str, grounds: list[str], f: Field) -> Backdrop:
     lit = 1 + (hashed(f.seeds, 12, 1, 3)[:, 0, :, :].view(count, 3, 1, 1) - 0.5) * 0.14
     top = (_rgb(*FLAT[place][0]).to(device) * lit).clamp(0, 1)
     base = (_rgb(*FLAT[place][1]).to(device) * lit).clamp(0, 1)
-    edge = _skyline(place, f)
+    edge = skyline(place, f)
     ground = ((f.y - edge) * f.size[0] + 0.5).clamp(0, 1).expand(shape)
     if place == "sky":
         ground = torch.zeros(shape, device=device)
-    image = torch.lerp(_sky(place, f, top).expand(count, 3, *f.size), _soil(place, f, base), ground)
+    image = torch.lerp(sky(place, f, top).expand(count, 3, *f.size), soil(place, f, base), ground)
     flat = torch.lerp(top.expand(-1, -1, *f.size), base.expand(-1, -1, *f.size), ground)
     near = ((f.y - edge) / (1 - edge)).clamp(0, 1)
     return Backdrop(image.clamp(0, 1), flat, ground, (1 - near).expand(shape))

@@ -72,13 +72,6 @@ class _SceneRandom(random.Random):
         return middle + (self.uniform(low, high) - middle) * self.spread
 
 
-def _colour(rng: _SceneRandom, place: str, ground: str) -> str:
-    hidden = {ground} if place == "plain" else _HIDDEN.get(place, set())
-    if place == "plain" and ground == "white":
-        hidden = hidden | {"white"}
-    return rng.choice([name for name in COLOUR_NAMES if name not in hidden])
-
-
 def _single(rng: _SceneRandom, place: str, ground: str) -> Thing:
     kind = rng.choice(KINDS)
     size = rng.near(0.2, 0.37)
@@ -90,7 +83,9 @@ def _single(rng: _SceneRandom, place: str, ground: str) -> Thing:
         elif kind in _STANDING:
             y = rng.near(0.5, 0.68)
     tilt = rng.gauss(0, 0.12) if kind in _SIMPLE or kind == "fish" else rng.gauss(0, 0.03)
-    return Thing(kind, _colour(rng, place, ground), x, y, size, tilt * rng.spread)
+    hidden = {ground} if place == "plain" else _HIDDEN.get(place, set())
+    colour = rng.choice([name for name in COLOUR_NAMES if name not in hidden])
+    return Thing(kind, colour, x, y, size, tilt * rng.spread)
 
 
 def _moved(thing: Thing, x: float, y: float, size: float) -> Thing:

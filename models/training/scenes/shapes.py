@@ -84,25 +84,25 @@ def fold(x: Tensor, y: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return radius * angle.cos(), radius * angle.sin()
 
 
-def _circle(x: Tensor, y: Tensor) -> list[Part]:
+def circle(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(disc(x, y, 0, 0, 0.85), "main")]
 
 
-def _square(x: Tensor, y: Tensor) -> list[Part]:
+def square(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(box(x, y, 0, 0, 0.76, 0.76, 0.06), "main")]
 
 
-def _triangle(x: Tensor, y: Tensor) -> list[Part]:
+def triangle(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(polygon(x, y, [(0, -0.88), (0.9, 0.7), (-0.9, 0.7)]) - 0.03, "main")]
 
 
-def _star(x: Tensor, y: Tensor) -> list[Part]:
+def star(x: Tensor, y: Tensor) -> list[Part]:
     turns = [(0.97 if k % 2 == 0 else 0.43, math.pi * (k / 5 - 0.5)) for k in range(10)]
     corners = [(r * math.cos(a), r * math.sin(a)) for r, a in turns]
     return [Part(polygon(x, y, corners) - 0.02, "main")]
 
 
-def _heart(x: Tensor, y: Tensor) -> list[Part]:
+def heart(x: Tensor, y: Tensor) -> list[Part]:
     u, v = (x / 1.62).abs(), (0.82 - y) / 1.62  # Quilez' heart: tip at 0, up to about 1.1
     lobe = torch.hypot(u - 0.25, v - 0.75) - math.sqrt(2) / 4
     low = 0.5 * (u + v).clamp_min(0)
@@ -111,7 +111,7 @@ def _heart(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(torch.where(u + v > 1, lobe, body) * 1.62, "main")]
 
 
-def _house(x: Tensor, y: Tensor) -> list[Part]:
+def house(x: Tensor, y: Tensor) -> list[Part]:
     return [
         Part(box(x, y, 0.42, -0.55, 0.1, 0.3), "dark"),
         Part(box(x, y, 0, 0.38, 0.66, 0.5), "main"),
@@ -121,7 +121,7 @@ def _house(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-def _tree(x: Tensor, y: Tensor) -> list[Part]:
+def tree(x: Tensor, y: Tensor) -> list[Part]:
     leaves = union(
         disc(x, y, 0, -0.5, 0.44), disc(x, y, -0.4, -0.08, 0.4), disc(x, y, 0.4, -0.08, 0.4),
         disc(x, y, 0, -0.12, 0.42),
@@ -129,7 +129,7 @@ def _tree(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(box(x, y, 0, 0.6, 0.13, 0.36), "wood"), Part(leaves, "main")]
 
 
-def _mountain(x: Tensor, y: Tensor) -> list[Part]:
+def mountain(x: Tensor, y: Tensor) -> list[Part]:
     peaks = polygon(x, y, [(-0.25, -0.8), (0.15, -0.1), (0.38, -0.4), (1.0, 0.7), (-1.0, 0.7)])
     jags = [
         (-0.25, -0.8), (0.02, -0.34), (-0.1, -0.42), (-0.22, -0.22), (-0.36, -0.4), (-0.48, -0.34),
@@ -137,18 +137,18 @@ def _mountain(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(peaks, "main"), Part(polygon(x, y, jags), "eye")]
 
 
-def _sun(x: Tensor, y: Tensor) -> list[Part]:
+def sun(x: Tensor, y: Tensor) -> list[Part]:
     u, v = fold(x, y, 10)
     rays = segment(u, v, (0.66, 0), (0.92, 0), 0.07)
     return [Part(rays, "main"), Part(disc(x, y, 0, 0, 0.5), "main")]
 
 
-def _moon(x: Tensor, y: Tensor) -> list[Part]:
+def moon(x: Tensor, y: Tensor) -> list[Part]:
     crescent = torch.maximum(disc(x, y, 0, 0, 0.85), -disc(x, y, 0.42, -0.12, 0.7))
     return [Part(crescent, "main")]
 
 
-def _cloud(x: Tensor, y: Tensor) -> list[Part]:
+def cloud(x: Tensor, y: Tensor) -> list[Part]:
     puffs = union(
         disc(x, y, -0.5, 0.1, 0.34), disc(x, y, -0.1, -0.18, 0.45), disc(x, y, 0.4, 0.0, 0.38),
         box(x, y, 0, 0.22, 0.84, 0.22, 0.2),
@@ -156,7 +156,7 @@ def _cloud(x: Tensor, y: Tensor) -> list[Part]:
     return [Part(puffs, "main")]
 
 
-def _flower(x: Tensor, y: Tensor) -> list[Part]:
+def flower(x: Tensor, y: Tensor) -> list[Part]:
     u, v = fold(x, y + 0.3, 6)
     return [
         Part(segment(x, y, (0, 0), (0, 0.95), 0.06), "leaf"),
@@ -166,7 +166,7 @@ def _flower(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-def _boat(x: Tensor, y: Tensor) -> list[Part]:
+def boat(x: Tensor, y: Tensor) -> list[Part]:
     hull = polygon(x, y, [(-0.92, 0.3), (0.92, 0.3), (0.58, 0.78), (-0.58, 0.78)])
     return [
         Part(box(x, y, 0, -0.25, 0.045, 0.6), "wood"),
@@ -176,7 +176,7 @@ def _boat(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-def _fish(x: Tensor, y: Tensor) -> list[Part]:
+def fish(x: Tensor, y: Tensor) -> list[Part]:
     return [
         Part(polygon(x, y, [(0.45, 0), (0.98, -0.42), (0.84, 0), (0.98, 0.42)]), "dark"),
         Part(polygon(x, y, [(-0.25, -0.3), (0.2, -0.66), (0.28, -0.25)]), "dark"),
@@ -186,7 +186,7 @@ def _fish(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-def _car(x: Tensor, y: Tensor) -> list[Part]:
+def car(x: Tensor, y: Tensor) -> list[Part]:
     wheel = (x.abs() - 0.5).abs()  # both wheels: mirrored at x = 0
     axle = torch.hypot(wheel, y - 0.42)
     return [
@@ -201,7 +201,7 @@ def _car(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-def _mushroom(x: Tensor, y: Tensor) -> list[Part]:
+def mushroom(x: Tensor, y: Tensor) -> list[Part]:
     cap = torch.maximum(ellipse(x, y, 0, 0.08, 0.88, 0.85), y - 0.1)
     spots = union(
         disc(x, y, -0.38, -0.2, 0.14), disc(x, y, 0.1, -0.45, 0.15), disc(x, y, 0.48, -0.15, 0.12)
@@ -213,9 +213,9 @@ def _mushroom(x: Tensor, y: Tensor) -> list[Part]:
     ]
 
 
-SHAPES: dict[str, Callable[[Tensor, Tensor], list[Part]]] = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star,
-    "heart": _heart, "house": _house, "tree": _tree, "mountain": _mountain,
-    "sun": _sun, "moon": _moon, "cloud": _cloud, "flower": _flower,
-    "boat": _boat, "fish": _fish, "car": _car, "mushroom": _mushroom,
-}  # fmt: skip
+_SHAPES = (
+    circle, square, triangle, star, heart, house, tree, mountain, sun, moon, cloud, flower, boat,
+    fish, car, mushroom,
+)  # fmt: skip
+SHAPES: dict[str, Callable[[Tensor, Tensor], list[Part]]] = {f.__name__: f for f in _SHAPES}
+"""The parts of each kind, from local coordinates [n, H, W]."""
