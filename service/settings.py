@@ -246,8 +246,9 @@ class Settings(BaseSettings):
     @classmethod
     def _refuse_old_names(cls, values: Any) -> Any:
         """Raise ValueError for a variable under its old name, which would be ignored otherwise."""
+        given = {name.upper() for name in os.environ}  # pydantic ignores their case, too
         for old, new in _RENAMED.items():
-            if old in os.environ:
+            if old in given:
                 raise ValueError(f"{old} has a new name: set {new} instead")
         return values
 

@@ -28,10 +28,21 @@ def test_settings_are_frozen_and_checked() -> None:
         Settings().port = 1  # type: ignore[misc]
 
 
-def test_old_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable under an old name ends the start with an error that names the new one."""
-    monkeypatch.setenv("REFINE_DRAIN_S", "5")
-    with pytest.raises(ValidationError, match="set REFINE_DRAIN_TIMEOUT_S instead"):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("REFINE_MAX_BODIES_BYTES", "REFINE_BODY_BUDGET_BYTES"),
+        ("REFINE_WRONG_KEYS_PER_MINUTE", "REFINE_FAILED_AUTH_PER_MINUTE"),
+        ("REFINE_HOT_SHAPES", "REFINE_WARMUP_SHAPES"),
+        ("REFINE_OPEN_METRICS", "REFINE_METRICS_NO_AUTH"),
+        ("REFINE_DRAIN_S", "REFINE_DRAIN_TIMEOUT_S"),
+        ("refine_drain_s", "REFINE_DRAIN_TIMEOUT_S"),
+    ],
+)
+def test_old_names_are_refused(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+    """A variable under an old name, in any case, raises an error that names the new one."""
+    monkeypatch.setenv(old, "5")
+    with pytest.raises(ValidationError, match=f"set {new} instead"):
         Settings()
 
 
